@@ -1,0 +1,1 @@
+"""How, and where it runs: broker, event store, database, tokens, telemetry, processes, local services, the `carespine` command."""
