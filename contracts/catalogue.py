@@ -1,0 +1,53 @@
+"""Every word by its name, derived from the aggregates' unions: adding a class to a union is all the registration there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Final, cast, get_args
+
+from contracts.encounter import EncounterCommands, EncounterEvents
+from contracts.model import Command, Event
+from contracts.patient import PatientCommands, PatientEvents
+from contracts.queue import QueueCommands, QueueEvents
+from contracts.unit import UnitCommands, UnitEvents
+from contracts.unit_command import MailboxCommands, MailboxEvents
+
+AnyCommand = UnitCommands | PatientCommands | EncounterCommands | QueueCommands | MailboxCommands
+AnyEvent = UnitEvents | PatientEvents | EncounterEvents | QueueEvents | MailboxEvents
+
+COMMANDS: Final[Mapping[str, type[Command]]] = {word.type_name(): word for word in get_args(AnyCommand)}
+EVENTS: Final[Mapping[str, type[Event]]] = {word.type_name(): word for word in get_args(AnyEvent)}
+
+Upcast = Callable[[dict[str, Any]], dict[str, Any]]  # Any: JSON objects of an older version
+UPCASTS: Final[Mapping[tuple[str, int], Upcast]] = {}
+"""From (type name, version) to the payload of version + 1; applied one after the other on read. Empty: all words are at version 1."""
+
+
+class UnknownWord(Exception):
+    """No such command or event in this release: a message of a newer release, or not one of ours."""
+
+
+def command_named(type_name: str, version: int = 1) -> type[Command]:
+    """The class of a command, or `UnknownWord`."""
+    word = COMMANDS.get(type_name)
+    if word is None or version > word.version:
+        raise UnknownWord(f"unknown command {type_name!r} version {version}")
+    return word
+
+
+def event_from(type_name: str, version: int, payload: dict[str, Any]) -> AnyEvent:  # Any: JSON object
+    """The event stored under this name and version, upcast to what the code knows today, or `UnknownWord`."""
+    word = EVENTS.get(type_name)
+    if word is None or version > word.version:
+        raise UnknownWord(f"unknown event {type_name!r} version {version}")
+    while version < word.version:
+        payload = UPCASTS[type_name, version](payload)
+        version += 1
+    return cast(AnyEvent, word.model_validate(payload))
+
+
+@cache
+def contexts() -> frozenset[str]:
+    """The aggregates by their names in type names and routing keys."""
+    return frozenset(word.context for word in COMMANDS.values())

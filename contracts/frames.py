@@ -1,0 +1,202 @@
+"""The unit link's protocol `carespine.unit.v1`: frames up and down, close codes, limits. JSON text frames, one object each.
+
+Who sends what when is the link's (`ws_bridge.link`, `unit_agent.link`); here are the shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated, Final, Literal
+from uuid import UUID
+
+from pydantic import Field, TypeAdapter
+
+from contracts.envelope import Fact, Json
+from contracts.ids import UnitId
+from contracts.model import Instant, Model
+
+SUBPROTOCOL: Final = "carespine.unit.v1"
+PORTAL_SUBPROTOCOL: Final = "carespine.portal.v1"
+MAX_FRAME_BYTES: Final = 256 * 1024
+PAGE: Final = 500
+"""Facts in one frame at most."""
+
+
+class Hello(Model):
+    """First frame up: who, and the feed position that is safely on this agent's disk (0: nothing yet)."""
+
+    type: Literal["hello"] = "hello"
+    unit_id: UnitId
+    position: int = Field(ge=0)
+    agent_version: str = Field(max_length=40)
+    window: int = Field(2000, ge=1, le=100_000)
+    """Facts the agent takes unacknowledged."""
+
+
+class Ack(Model):
+    """Up: everything up to `position` is on disk (cumulative)."""
+
+    type: Literal["ack"] = "ack"
+    epoch: int
+    position: int = Field(ge=0)
+
+
+class Submit(Model):
+    """Up: a command made at the unit. Answered by `accepted` (after the broker's confirm), `refused` or `retry`."""
+
+    type: Literal["submit"] = "submit"
+    epoch: int
+    command_id: UUID
+    command: str = Field(max_length=100)
+    payload: Json
+    issued_at: Instant
+    subject: str = Field("agent", max_length=100)
+    """Account id of whoever acted at the site."""
+
+
+class Answer(Model):
+    """Up: the answer to a live call."""
+
+    type: Literal["answer"] = "answer"
+    epoch: int
+    call_id: UUID
+    ok: bool
+    body: Json = Field(default_factory=dict)
+    code: str | None = None
+
+
+class Ping(Model):
+    """Both ways: are you there."""
+
+    type: Literal["ping"] = "ping"
+
+
+class Pong(Model):
+    """Both ways: yes."""
+
+    type: Literal["pong"] = "pong"
+
+
+class Welcome(Model):
+    """First frame down: the session's epoch, which every further frame up carries."""
+
+    type: Literal["welcome"] = "welcome"
+    epoch: int
+    head: int
+    """Position up to which the centre has something for the unit right now."""
+    heartbeat_seconds: float
+    max_frame_bytes: int
+    server_time: Instant
+
+
+class Facts(Model):
+    """Down: everything of the unit's feed in (after, through], in order; `facts` may be empty."""
+
+    type: Literal["facts"] = "facts"
+    epoch: int
+    after: int
+    through: int
+    facts: list[Fact]
+
+
+class Accepted(Model):
+    """Down: the submitted command is safe with the broker."""
+
+    type: Literal["accepted"] = "accepted"
+    epoch: int
+    command_id: UUID
+
+
+class Refused(Model):
+    """Down: the submitted command cannot be taken as it is; sending it again will not help."""
+
+    type: Literal["refused"] = "refused"
+    epoch: int
+    command_id: UUID
+    code: str
+    detail: str
+
+
+class Retry(Model):
+    """Down: the centre cannot take the submitted command now; keep it and send it again after this many seconds."""
+
+    type: Literal["retry"] = "retry"
+    epoch: int
+    command_id: UUID
+    after_seconds: float
+
+
+class Call(Model):
+    """Down: a live call; answer before the deadline or not at all."""
+
+    type: Literal["call"] = "call"
+    epoch: int
+    call_id: UUID
+    name: str
+    body: Json = Field(default_factory=dict)
+    deadline: Instant
+
+
+class Bye(Model):
+    """Down, before the close: why, and when to come back."""
+
+    type: Literal["bye"] = "bye"
+    code: int
+    reason: str
+    retry_after_seconds: float | None = None
+
+
+FrameUp = Annotated[Hello | Ack | Submit | Answer | Ping | Pong, Field(discriminator="type")]
+FrameDown = Annotated[
+    Welcome | Facts | Accepted | Refused | Retry | Call | Bye | Ping | Pong, Field(discriminator="type")
+]
+
+UP: Final[TypeAdapter[Hello | Ack | Submit | Answer | Ping | Pong]] = TypeAdapter(FrameUp)
+DOWN: Final[TypeAdapter[Welcome | Facts | Accepted | Refused | Retry | Call | Bye | Ping | Pong]] = TypeAdapter(FrameDown)
+
+
+class CloseCode(IntEnum):
+    """Why a link is closed (RFC 6455 private range)."""
+
+    GOING_AWAY = 1001
+    NOT_THE_PROTOCOL = 4400
+    TOKEN_NOT_VALID = 4401
+    NOT_ALLOWED = 4403
+    UNIT_NOT_FOUND = 4404
+    HELLO_TIMEOUT = 4408
+    SUPERSEDED = 4409
+    FRAME_TOO_LARGE = 4413
+    UNIT_SUSPENDED = 4423
+    TOO_SLOW = 4428
+    TRY_LATER = 4429
+    TROUBLE = 4500
+
+
+@dataclass(frozen=True)
+class Closing:
+    """What a close code means for whoever is told it."""
+
+    code: CloseCode
+    meaning: str
+    may_reconnect: bool
+    remedy: str
+
+
+CLOSINGS: Final[dict[CloseCode, Closing]] = {
+    closing.code: closing
+    for closing in (
+        Closing(CloseCode.GOING_AWAY, "the bridge is leaving", True, "reconnect after the time in `bye`"),
+        Closing(CloseCode.NOT_THE_PROTOCOL, "a frame was not the protocol's", True, "update the agent; it backs off"),
+        Closing(CloseCode.TOKEN_NOT_VALID, "the token is missing, expired or not ours", True, "renew the credential"),
+        Closing(CloseCode.NOT_ALLOWED, "the token is not for this unit", False, "use the unit's own credential"),
+        Closing(CloseCode.UNIT_NOT_FOUND, "no such unit is registered", False, "register the unit first"),
+        Closing(CloseCode.HELLO_TIMEOUT, "no hello came in time", True, "say hello first"),
+        Closing(CloseCode.SUPERSEDED, "a newer session of this unit took over", True, "run one agent per unit"),
+        Closing(CloseCode.FRAME_TOO_LARGE, "a frame was larger than allowed", True, "send smaller frames"),
+        Closing(CloseCode.UNIT_SUSPENDED, "the unit is suspended", True, "an operator resumes it; retry later"),
+        Closing(CloseCode.TOO_SLOW, "the agent does not read or acknowledge", True, "reconnect and resume"),
+        Closing(CloseCode.TRY_LATER, "too many connections at once", True, "reconnect after the time in `bye`"),
+        Closing(CloseCode.TROUBLE, "the bridge lost its broker or database", True, "reconnect, another bridge may serve"),
+    )
+}

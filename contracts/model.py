@@ -1,0 +1,105 @@
+"""What every word is made of: frozen models, the three families (command, event, refusal) and the sealed-field marker.
+
+JSON is camelCase everywhere (HTTP, broker, log, frames); Python is snake_case. How sealed fields are encrypted is
+`infra.sealing`'s; which fields are sealed is decided here, in the type of the field.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from functools import cache
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from contracts.identity import Role
+
+T = TypeVar("T")
+
+
+class SealedField:
+    """Marks a field that is written to the log only encrypted, under the key of the person it tells about."""
+
+
+Sealed = Annotated[T, SealedField()]
+"""`Sealed[str]`: clear in memory and in a command, encrypted in the `events` table (architecture, section 3)."""
+
+Instant = AwareDatetime
+"""An instant in UTC; a naive datetime is refused."""
+
+
+class Model(BaseModel):
+    """A frozen value; unknown fields are refused, so a misspelt field is an error and never silence."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, ser_json_timedelta="float"
+    )
+
+    def to_json(self) -> bytes:
+        """This value as camelCase JSON, without fields that are unset (`None`)."""
+        return self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_none=True)
+
+    def to_dict(self) -> dict[str, Any]:  # Any: a JSON object
+        """This value as a camelCase JSON object of plain JSON types."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Command(Model):
+    """Something asked for. Subclasses set `context` once per aggregate and `may` where it differs."""
+
+    context: ClassVar[str]
+    version: ClassVar[int] = 1
+    may: ClassVar[frozenset[Role]] = frozenset()
+    """Roles that may ask for it from outside; empty: only the system itself does."""
+
+    @classmethod
+    def type_name(cls) -> str:
+        """`patient.RegisterPatient`: what stands in an envelope."""
+        return f"{cls.context}.{cls.__name__}"
+
+
+class Event(Model):
+    """Something that happened and is kept for ever; stored under context + class name + version."""
+
+    context: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    @classmethod
+    def type_name(cls) -> str:
+        """`patient.PatientRegistered`: what stands in the log."""
+        return f"{cls.context}.{cls.__name__}"
+
+    def subject(self) -> str | None:
+        """Whose key seals this event's sealed fields: a patient id as text, or None when nothing is sealed."""
+        return None
+
+
+class Refusal(Exception):
+    """A rule says no. An answer, recorded and told, never retried. The docstring is the message."""
+
+    def __init__(self, **about: str | int | date | datetime) -> None:
+        super().__init__(self.message())
+        self.about = {to_camel(key): str(value) for key, value in about.items()}
+        """Ids and codes that make the answer useful; never anything identifying a person."""
+
+    @classmethod
+    def code(cls) -> str:
+        """`QueueNotOpen` -> `queue_not_open`: stable, for programs."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+    @classmethod
+    def message(cls) -> str:
+        """What stands in the way, for people."""
+        return " ".join((cls.__doc__ or cls.__name__).split())
+
+
+@cache
+def sealed_fields(model: type[Model]) -> frozenset[str]:
+    """JSON names of the fields of `model` that are sealed."""
+    return frozenset(
+        field.serialization_alias or field.alias or name
+        for name, field in model.model_fields.items()
+        if any(isinstance(mark, SealedField) for mark in field.metadata)
+    )

@@ -1,0 +1,127 @@
+"""UnitCommand: a durable command to a unit, executed once by its agent - what may be asked and what can have happened."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StringConstraints
+
+from contracts.envelope import Json
+from contracts.identity import ADMINS, CLINICAL, Role
+from contracts.ids import PatientId, UnitCommandId, UnitId
+from contracts.model import Command, Event, Instant, Refusal, Sealed
+
+UnitCommandType = Annotated[str, StringConstraints(pattern=r"^[a-z][A-Za-z0-9_.-]{0,79}$")]
+"""What the unit's connector understands, for example `orders.place` or `ping`."""
+
+
+class OnReconnect(StrEnum):
+    """What an agent that was away does with a command it receives late."""
+
+    RUN = "run"
+    REVALIDATE = "revalidate"
+    """Ask the site's system whether it still makes sense before running it."""
+    DROP = "drop"
+
+
+class _MailboxCommand(Command):
+    context: ClassVar[str] = "unit_command"
+    may: ClassVar[frozenset[Role]] = ADMINS | CLINICAL | {Role.OPS}
+    unit_command_id: UnitCommandId
+
+
+class QueueUnitCommand(_MailboxCommand):
+    """Have the unit do something, durably."""
+
+    type: UnitCommandType
+    payload: Sealed[Json] = Field(default_factory=dict)
+    patient_id: PatientId | None = None
+    """Whom it is about; the payload is sealed under that person's key, or the unit's own when None."""
+    deadline: Instant
+    on_reconnect: OnReconnect = OnReconnect.RUN
+
+
+class ReportUnitCommand(_MailboxCommand):
+    """The unit tells what became of it."""
+
+    may: ClassVar[frozenset[Role]] = frozenset({Role.UNIT})
+    applied: bool
+    code: str | None = Field(None, max_length=80)
+    """Why it was rejected (a code of the unit's system), or None."""
+    result: Sealed[Json | None] = None
+
+
+class ExpireUnitCommand(_MailboxCommand):
+    """The deadline has passed without a word from the unit (asked by the timer)."""
+
+    may: ClassVar[frozenset[Role]] = frozenset()
+
+
+class CancelUnitCommand(_MailboxCommand):
+    """Have the unit not do it, if it has not yet."""
+
+    reason: str = Field("", max_length=200)
+
+
+class _MailboxEvent(Event):
+    context: ClassVar[str] = "unit_command"
+    unit_command_id: UnitCommandId
+    unit_id: UnitId
+    patient_id: PatientId | None = None
+
+    def subject(self) -> str | None:
+        return str(self.patient_id) if self.patient_id else f"unit:{self.unit_id}"
+
+
+class UnitCommandQueued(_MailboxEvent):
+    """The unit is to do something."""
+
+    type: UnitCommandType
+    payload: Sealed[Json | None] = None
+    deadline: Instant
+    on_reconnect: OnReconnect
+
+
+class UnitCommandApplied(_MailboxEvent):
+    """The unit did it."""
+
+    result: Sealed[Json | None] = None
+    late: bool = False
+    """Reported after it had expired or been cancelled."""
+
+
+class UnitCommandRejected(_MailboxEvent):
+    """The unit did not do it and says why."""
+
+    code: str
+    result: Sealed[Json | None] = None
+    late: bool = False
+
+
+class UnitCommandExpired(_MailboxEvent):
+    """The deadline passed without a word from the unit."""
+
+
+class UnitCommandCancelled(_MailboxEvent):
+    """It was called off before the unit said anything."""
+
+    reason: str = ""
+
+
+class UnitCommandNotFound(Refusal):
+    """The unit has no command with this id in its mailbox."""
+
+
+class UnitCommandFinal(Refusal):
+    """The unit command has already ended."""
+
+
+class DeadlineInPast(Refusal):
+    """The deadline has already passed."""
+
+
+MailboxCommands = QueueUnitCommand | ReportUnitCommand | ExpireUnitCommand | CancelUnitCommand
+MailboxEvents = (
+    UnitCommandQueued | UnitCommandApplied | UnitCommandRejected | UnitCommandExpired | UnitCommandCancelled
+)
