@@ -1,0 +1,1 @@
+"""The write side: consume, load, decide, append, settle; the dead-letter desk; timers."""

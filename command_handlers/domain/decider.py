@@ -1,0 +1,105 @@
+"""What an aggregate is: an initial state and pure functions over it, and what a decision may look at.
+
+`command_handlers.engine` loads, calls and appends; the aggregates say what is right. Nothing here waits, logs or reads
+a clock: the moment of decision is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from uuid import UUID
+
+from contracts.envelope import Json
+from contracts.identity import Actor
+from contracts.model import Command, Event
+
+if TYPE_CHECKING:
+    from command_handlers.domain.unit import Unit
+
+S = TypeVar("S")
+C = TypeVar("C", bound=Command)
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Something that only one stream of a unit may hold: `Claim("mrn", "MRN-1")`. Its key is stored as a keyed hash only."""
+
+    kind: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The stream now holds the claim."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """The stream no longer holds the claim."""
+
+    claim: Claim
+
+
+class Situation(Protocol):
+    """What a decision may look at besides its own state. Everything in it belongs to the command's unit."""
+
+    @property
+    def at(self) -> datetime:
+        """The moment of decision, UTC (ours)."""
+
+    @property
+    def issued_at(self) -> datetime:
+        """When the command was given, UTC (claimed where it was given at a unit)."""
+
+    @property
+    def command_id(self) -> UUID:
+        """The command's id; new ids are derived from it."""
+
+    @property
+    def unit_id(self) -> str:
+        """The command's unit."""
+
+    @property
+    def actor(self) -> Actor:
+        """Who asks."""
+
+    @property
+    def unit(self) -> Unit:
+        """The unit's state; its initial state when no such unit is registered."""
+
+    def look(self, aggregate: Aggregate[S, Any, Any], stream: str) -> S:  # Any: only the state's type matters here
+        """The state of another stream of the same unit, its initial state when nothing happened there."""
+
+    def holder(self, claim: Claim) -> str | None:
+        """The stream that holds the claim within the unit, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate(Generic[S, C, E]):
+    """Data plus pure functions. An empty decision means: already so (`unchanged`)."""
+
+    context: str
+    initial: S
+    stream: Callable[[C, Situation], str]
+    """The stream the command is decided on: `<context>-<id>`."""
+    decide: Callable[[C, S, Situation], list[E]]
+    """New events, `[]` when it is already so; raises a `Refusal` when a rule says no."""
+    evolve: Callable[[S, E], S]
+    claims: Callable[[S, E], Sequence[Taken | Freed]]
+    """What the event takes and frees, by the state before it."""
+    answer: Callable[[C, S], Json]
+    """What the caller is told, by the state after the decision: ids, tickets and codes in camelCase; never identity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A command that is to be given at `due_at`."""
+
+    due_at: datetime
+    command: Command
