@@ -1,0 +1,1 @@
+"""Local Postgres and RabbitMQ, found or started without Docker and without root; `launcher` is the way in."""

@@ -1,0 +1,124 @@
+"""Programs of ours that outlive the command that started them.
+
+Knows how to start one in its own session, to recognise it again later (a process id alone may have been given to
+somebody else since), and to end it within a deadline. What the program is, and whether it is ready, is its owner's
+business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+
+class ServiceTrouble(Exception):
+    """A local service could not be found, started or stopped; the message says what to do about it."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One run of one program: its process id, and when it started, since process ids come round again."""
+
+    pid: int
+    started: float
+
+    @classmethod
+    def of(cls, pid: int) -> Identity:
+        return cls(pid=pid, started=psutil.Process(pid).create_time())
+
+    @classmethod
+    def read(cls, path: Path) -> Identity | None:
+        """What stands in the file, or None where there is no file or no sense in it."""
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, path: Path) -> None:
+        write_private(path, json.dumps(asdict(self)))
+
+    def process(self) -> psutil.Process | None:
+        """The process if it is still the one that was meant, else None."""
+        try:
+            process = psutil.Process(self.pid)
+            if process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - self.started) > 2:
+                return None
+        except psutil.NoSuchProcess:
+            return None
+        return process
+
+
+@dataclass(frozen=True)
+class Account:
+    """The system user a program runs as, where that is not our own."""
+
+    uid: int
+    gid: int
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file only we may read, so that a reader sees the old text or the new, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+def spawn(
+    command: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None, account: Account | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, so that no terminal and no Ctrl-C of ours reaches it."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=None if env is None else dict(env),
+            start_new_session=True,
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
+            cwd="/",
+        )
+
+
+def end(identity: Identity, *, by: signal.Signals = signal.SIGTERM, timeout: float) -> None:
+    """Send the signal and wait until the process is gone; after the deadline it is killed."""
+    process = identity.process()
+    if process is None:
+        return
+    process.send_signal(by)
+    try:
+        process.wait(timeout)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(10)
+
+
+def wait_until(condition: Callable[[], bool], *, timeout: float, what: str) -> None:
+    """Wait for a condition, looking more and more rarely, and say what was waited for if it does not come."""
+    deadline = time.monotonic() + timeout
+    pause = 0.02
+    while not condition():
+        if time.monotonic() > deadline:
+            raise ServiceTrouble(f"{what} did not happen within {timeout:.0f} s")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.25)
+
+
+def last_lines(log: Path, count: int = 8) -> str:
+    """The end of a log, for the message of a program that did not start."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+    except OSError:
+        return "(no log)"

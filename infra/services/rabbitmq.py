@@ -1,0 +1,231 @@
+"""A private RabbitMQ node: programs found by `rabbitmq_files`, all it writes in our folder, ports on loopback only.
+
+Knows how the node is configured, started, stopped and killed keeping ports and data. The management plugin is on
+because its HTTP interface makes a virtual host in 20 ms (see `virtual_hosts`); its statistics collector is off, so it
+costs nothing measurable. Exchanges and queues are the business of `infra.broker`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from infra.services.answers import why_rabbitmq_is_silent
+from infra.services.detached import Identity, ServiceTrouble, end, last_lines, spawn, wait_until, write_private
+from infra.services.ports import LOOPBACK, free_ports, is_free, is_listening
+from infra.services.rabbitmq_files import ServerFiles, find_server_files, user_cache
+
+USER = "carespine"
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What a node must find again at the next start."""
+
+    port: int
+    management_port: int
+    distribution_port: int
+    epmd_port: int
+    password: str
+
+    @property
+    def url(self) -> str:
+        return f"amqp://{USER}:{self.password}@{LOOPBACK}:{self.port}/"
+
+    @property
+    def management_url(self) -> str:
+        return f"http://{USER}:{self.password}@{LOOPBACK}:{self.management_port}"
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return (self.port, self.management_port, self.distribution_port)
+
+
+class PrivateRabbitMQ:
+    """The RabbitMQ node that lives in one folder of ours."""
+
+    def __init__(self, home: Path, *, say: Callable[[str], None]) -> None:
+        self.home = home
+        self.log = home / "node.log"
+        self._say = say
+        self._keeping_path = home / "keeping.json"
+        self._identity_path = home / "process.json"
+        self._epmd_identity_path = home / "epmd.json"
+        self._children: list[subprocess.Popen[bytes]] = []  # those started by this very process
+
+    @property
+    def url(self) -> str | None:
+        """The AMQP URL of the node, running or not; None before its first start."""
+        keeping = self._keeping()
+        return keeping.url if keeping else None
+
+    @property
+    def management_url(self) -> str | None:
+        """The URL of the node's management interface; None before its first start."""
+        keeping = self._keeping()
+        return keeping.management_url if keeping else None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the running node."""
+        identity = Identity.read(self._identity_path)
+        process = identity.process() if identity else None
+        return process.pid if process else None
+
+    def is_running(self) -> bool:
+        """True if the node of this folder is up and lets us in."""
+        url = self.url
+        return url is not None and self.pid is not None and why_rabbitmq_is_silent(url) is None
+
+    def start(self) -> str:
+        """Start the node (making its folder at the first time) and answer its URL once it lets us in."""
+        files = find_server_files(user_cache(), self._say)
+        keeping = self._keeping() or self._make()
+        if self.pid is None:
+            if not all(is_free(port) for port in keeping.ports):  # somebody else took one since
+                port, management, distribution = free_ports(3)
+                keeping = replace(keeping, port=port, management_port=management, distribution_port=distribution)
+                write_private(self._keeping_path, json.dumps(asdict(keeping)))
+            keeping = self._ensure_epmd(files, keeping)
+            self._launch(files, keeping)
+        self._wait(keeping)
+        return keeping.url
+
+    def stop(self, *, timeout: float = 60) -> None:
+        """Let the node close its queues and go, and the port mapper with it."""
+        self._end(self._identity_path, signal.SIGTERM, timeout)
+        self._end(self._epmd_identity_path, signal.SIGTERM, 5)
+        self._reap()
+
+    def kill(self) -> None:
+        """Kill -9, as a power cut would."""
+        self._end(self._identity_path, signal.SIGKILL, 10)
+        self._reap()
+
+    def restart(self, *, kill: bool = False) -> str:
+        """Stop (or kill) and start again on the same ports with the same data."""
+        if kill:
+            self.kill()
+        else:
+            self._end(self._identity_path, signal.SIGTERM, 60)
+            self._reap()
+        return self.start()
+
+    def _end(self, identity_path: Path, by: signal.Signals, timeout: float) -> None:
+        identity = Identity.read(identity_path)
+        if identity:
+            end(identity, by=by, timeout=timeout)
+        identity_path.unlink(missing_ok=True)
+
+    def _reap(self) -> None:
+        self._children = [child for child in self._children if child.poll() is None]
+
+    def _keeping(self) -> Keeping | None:
+        try:
+            return Keeping(**json.loads(self._keeping_path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _make(self) -> Keeping:
+        port, management, distribution, epmd = free_ports(4)
+        keeping = Keeping(
+            port=port,
+            management_port=management,
+            distribution_port=distribution,
+            epmd_port=epmd,
+            password=secrets.token_urlsafe(24),
+        )
+        write_private(self._keeping_path, json.dumps(asdict(keeping)))
+        return keeping
+
+    def _ensure_epmd(self, files: ServerFiles, keeping: Keeping) -> Keeping:
+        """Erlang's port mapper, one of our own: Debian's `erl` starts none, and a shared one knows strangers' nodes."""
+        identity = Identity.read(self._epmd_identity_path)
+        if identity and identity.process() and is_listening(keeping.epmd_port):
+            return keeping
+        if not is_free(keeping.epmd_port):
+            keeping = replace(keeping, epmd_port=free_ports(1)[0])
+            write_private(self._keeping_path, json.dumps(asdict(keeping)))
+        command: list[str | Path] = [files.epmd, "-port", str(keeping.epmd_port), "-address", LOOPBACK]
+        child = spawn(command, log=self.log, env=_environment(files))
+        self._children.append(child)
+        Identity.of(child.pid).write(self._epmd_identity_path)
+        wait_until(lambda: is_listening(keeping.epmd_port), timeout=10, what="the start of Erlang's port mapper")
+        return keeping
+
+    def _launch(self, files: ServerFiles, keeping: Keeping) -> None:
+        for folder in ("home", "data", "log"):
+            (self.home / folder).mkdir(exist_ok=True)
+        configuration = self.home / "rabbitmq.conf"
+        write_private(configuration, _configuration(keeping))
+        plugins = self.home / "enabled_plugins"
+        plugins.write_text("[rabbitmq_management].\n")
+        environment = _environment(files) | {
+            "HOME": str(self.home / "home"),
+            "ERL_EPMD_PORT": str(keeping.epmd_port),
+            "ERL_EPMD_ADDRESS": LOOPBACK,
+            "RABBITMQ_HOME": str(files.scripts.parent),
+            "RABBITMQ_NODENAME": "carespine@localhost",
+            "RABBITMQ_CONFIG_FILE": str(configuration),
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RABBITMQ_MNESIA_BASE": str(self.home / "data"),
+            "RABBITMQ_LOG_BASE": str(self.home / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(plugins),
+            "RABBITMQ_DIST_PORT": str(keeping.distribution_port),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            # With this the script becomes the Erlang process instead of waiting for it, so that its pid is the node's.
+            "RABBITMQ_ALLOW_INPUT": "1",
+        }
+        child = spawn([files.scripts / "rabbitmq-server", "-noinput"], log=self.log, env=environment)
+        self._children.append(child)
+        Identity.of(child.pid).write(self._identity_path)
+
+    def _wait(self, keeping: Keeping) -> None:
+        def ready() -> bool:
+            if self.pid is None:
+                raise ServiceTrouble(f"RabbitMQ did not start; the end of {self.log}:\n{last_lines(self.log)}")
+            return (
+                is_listening(keeping.port)
+                and is_listening(keeping.management_port)
+                and why_rabbitmq_is_silent(keeping.url) is None
+            )
+
+        wait_until(ready, timeout=90, what="a first login to the private RabbitMQ")
+
+
+def _environment(files: ServerFiles) -> dict[str, str]:
+    """The caller's environment without its own RabbitMQ settings, with the found Erlang first."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_", "NOTIFY_SOCKET"))
+    }
+    environment["PATH"] = os.pathsep.join(
+        [str(files.erlang), environment.get("PATH", ""), "/usr/bin", "/bin", "/usr/sbin"]
+    )
+    environment.setdefault("LANG", "C.UTF-8")
+    if files.libraries:
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(
+            filter(None, [str(files.libraries), environment.get("LD_LIBRARY_PATH")])
+        )
+    return environment
+
+
+def _configuration(keeping: Keeping) -> str:
+    settings = {
+        "listeners.tcp.1": f"{LOOPBACK}:{keeping.port}",
+        "default_user": USER,
+        "default_pass": keeping.password,
+        "default_user_tags.administrator": "true",
+        "heartbeat": "10",
+        "management.tcp.ip": LOOPBACK,
+        "management.tcp.port": str(keeping.management_port),
+        "management_agent.disable_metrics_collector": "true",
+        "log.file.level": "warning",
+        "log.console": "false",
+    }
+    return "".join(f"{name} = {value}\n" for name, value in settings.items())
