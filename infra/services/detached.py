@@ -7,6 +7,7 @@ business.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -75,21 +76,31 @@ def write_private(path: Path, text: str) -> None:
 
 def spawn(
     command: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None, account: Account | None = None
-) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own, so that no terminal and no Ctrl-C of ours reaches it."""
+) -> Identity:
+    """Start a program in a session of its own, so that no terminal and no Ctrl-C of ours reaches it.
+
+    A shell in between starts it and goes: so it is nobody's child who would have to wait for it.
+    """
     with log.open("ab") as output:
-        return subprocess.Popen(
-            [str(word) for word in command],
+        shell = subprocess.run(
+            ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *(str(word) for word in command)],
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            stderr=output,
             env=None if env is None else dict(env),
             start_new_session=True,
             user=account.uid if account else None,
             group=account.gid if account else None,
             extra_groups=[] if account else None,
             cwd="/",
+            check=True,
+            timeout=30,
         )
+    pid = int(shell.stdout)
+    try:
+        return Identity.of(pid)
+    except psutil.NoSuchProcess:  # gone already; its owner finds out when waiting for it to be ready
+        return Identity(pid=pid, started=time.time())
 
 
 def end(identity: Identity, *, by: signal.Signals = signal.SIGTERM, timeout: float) -> None:
@@ -97,12 +108,14 @@ def end(identity: Identity, *, by: signal.Signals = signal.SIGTERM, timeout: flo
     process = identity.process()
     if process is None:
         return
-    process.send_signal(by)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(by)
     try:
-        process.wait(timeout)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(10)
+        wait_until(lambda: identity.process() is None, timeout=timeout, what=f"the end of process {identity.pid}")
+    except ServiceTrouble:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+        wait_until(lambda: identity.process() is None, timeout=10, what=f"the end of process {identity.pid}, killed,")
 
 
 def wait_until(condition: Callable[[], bool], *, timeout: float, what: str) -> None:

@@ -130,7 +130,7 @@ def running_services(var: Path) -> Services | None:
 
 
 def stop_services(var: Path) -> list[str]:
-    """Stop cleanly what an earlier start left running in `var`, never what a URL points at; answers what was stopped."""
+    """Stop cleanly what an earlier start left running in `var`, never what a URL names; answers what was stopped."""
     private_postgres, private_rabbitmq, containers = _places(var, _tell)
     stopped = []
     for name, server in (("RabbitMQ", private_rabbitmq), ("Postgres", private_postgres)):

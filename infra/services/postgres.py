@@ -58,7 +58,6 @@ class PrivatePostgres:
         self.log = home / "postgres.log"
         self._keeping_path = home / "keeping.json"
         self._identity_path = home / "process.json"
-        self._child: subprocess.Popen[bytes] | None = None  # set while the server is a child of this very process
 
     @property
     def url(self) -> str | None:
@@ -105,13 +104,17 @@ class PrivatePostgres:
             self.stop()
         return self.start()
 
+    def remove(self) -> None:
+        """Delete the data for good; the server must not be running."""
+        keeping = self._keeping()
+        if keeping:
+            shutil.rmtree(keeping.data, ignore_errors=True)
+        shutil.rmtree(self.home, ignore_errors=True)
+
     def _end(self, by: signal.Signals, timeout: float) -> None:
         identity = Identity.read(self._identity_path)
         if identity:
             end(identity, by=by, timeout=timeout)
-        if self._child:
-            self._child.wait(timeout)
-            self._child = None
         self._identity_path.unlink(missing_ok=True)
 
     def _keeping(self) -> Keeping | None:
@@ -181,12 +184,11 @@ class PrivatePostgres:
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         command: list[str | Path] = [Path(keeping.programs) / f"postgres{EXECUTABLE}", "-D", keeping.data, *options]
-        self._child = spawn(command, log=self.log, account=_account())
-        Identity.of(self._child.pid).write(self._identity_path)
+        spawn(command, log=self.log, account=_account()).write(self._identity_path)
 
     def _wait(self, keeping: Keeping, *, url: str | None = None) -> None:
         def ready() -> bool:
-            if self._child and self._child.poll() is not None:
+            if self.pid is None:
                 if "shared memory block" in last_lines(self.log):  # those of a killed server have not gone yet
                     self._launch(keeping)
                     return False

@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import signal
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -57,7 +56,6 @@ class PrivateRabbitMQ:
         self._keeping_path = home / "keeping.json"
         self._identity_path = home / "process.json"
         self._epmd_identity_path = home / "epmd.json"
-        self._children: list[subprocess.Popen[bytes]] = []  # those started by this very process
 
     @property
     def url(self) -> str | None:
@@ -101,12 +99,10 @@ class PrivateRabbitMQ:
         """Let the node close its queues and go, and the port mapper with it."""
         self._end(self._identity_path, signal.SIGTERM, timeout)
         self._end(self._epmd_identity_path, signal.SIGTERM, 5)
-        self._reap()
 
     def kill(self) -> None:
         """Kill -9, as a power cut would."""
         self._end(self._identity_path, signal.SIGKILL, 10)
-        self._reap()
 
     def restart(self, *, kill: bool = False) -> str:
         """Stop (or kill) and start again on the same ports with the same data."""
@@ -114,7 +110,6 @@ class PrivateRabbitMQ:
             self.kill()
         else:
             self._end(self._identity_path, signal.SIGTERM, 60)
-            self._reap()
         return self.start()
 
     def _end(self, identity_path: Path, by: signal.Signals, timeout: float) -> None:
@@ -122,9 +117,6 @@ class PrivateRabbitMQ:
         if identity:
             end(identity, by=by, timeout=timeout)
         identity_path.unlink(missing_ok=True)
-
-    def _reap(self) -> None:
-        self._children = [child for child in self._children if child.poll() is None]
 
     def _keeping(self) -> Keeping | None:
         try:
@@ -153,9 +145,7 @@ class PrivateRabbitMQ:
             keeping = replace(keeping, epmd_port=free_ports(1)[0])
             write_private(self._keeping_path, json.dumps(asdict(keeping)))
         command: list[str | Path] = [files.epmd, "-port", str(keeping.epmd_port), "-address", LOOPBACK]
-        child = spawn(command, log=self.log, env=_environment(files))
-        self._children.append(child)
-        Identity.of(child.pid).write(self._epmd_identity_path)
+        spawn(command, log=self.log, env=_environment(files)).write(self._epmd_identity_path)
         wait_until(lambda: is_listening(keeping.epmd_port), timeout=10, what="the start of Erlang's port mapper")
         return keeping
 
@@ -182,9 +172,8 @@ class PrivateRabbitMQ:
             # With this the script becomes the Erlang process instead of waiting for it, so that its pid is the node's.
             "RABBITMQ_ALLOW_INPUT": "1",
         }
-        child = spawn([files.scripts / "rabbitmq-server", "-noinput"], log=self.log, env=environment)
-        self._children.append(child)
-        Identity.of(child.pid).write(self._identity_path)
+        command: list[str | Path] = [files.scripts / "rabbitmq-server", "-noinput"]
+        spawn(command, log=self.log, env=environment).write(self._identity_path)
 
     def _wait(self, keeping: Keeping) -> None:
         def ready() -> bool:
