@@ -1,6 +1,7 @@
-"""The unit link's protocol `carespine.unit.v1`: frames up and down, close codes, limits. JSON text frames, one object each.
+"""The unit link's protocol `carespine.unit.v1`: frames up and down, close codes, limits. JSON text, one object a frame.
 
-Who sends what when is the link's (`ws_bridge.link`, `unit_agent.link`); here are the shapes.
+Who sends what when is the two ends' (`ws_bridge.session`, `unit_agent.link`); here are the shapes. docs/protocol tells
+the whole of it.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 
-from contracts.envelope import Fact, Json
+from contracts.envelope import Fact, Json, Outcome
 from contracts.ids import UnitId
 from contracts.model import Instant, Model
 
 SUBPROTOCOL: Final = "carespine.unit.v1"
 PORTAL_SUBPROTOCOL: Final = "carespine.portal.v1"
 MAX_FRAME_BYTES: Final = 256 * 1024
+"""Of a frame up; a frame down is cut to it where it can be."""
+MAX_FRAME_DOWN_BYTES: Final = 4 * 1024 * 1024
+"""An agent takes this much: a single fact may be larger than a frame should be."""
 PAGE: Final = 500
 """Facts in one frame at most."""
+ASK_AT_MOST: Final = 100
+"""Command ids in one `ask`."""
 
 
 class Hello(Model):
@@ -64,6 +70,14 @@ class Answer(Model):
     ok: bool
     body: Json = Field(default_factory=dict)
     code: str | None = None
+
+
+class Ask(Model):
+    """Up: what became of these commands? Answered by `outcomes`; those without an answer yet are left out."""
+
+    type: Literal["ask"] = "ask"
+    epoch: int
+    command_ids: list[UUID] = Field(min_length=1, max_length=ASK_AT_MOST)
 
 
 class Ping(Model):
@@ -127,6 +141,14 @@ class Retry(Model):
     after_seconds: float
 
 
+class Outcomes(Model):
+    """Down: how commands of this unit ended."""
+
+    type: Literal["outcomes"] = "outcomes"
+    epoch: int
+    outcomes: list[Outcome]
+
+
 class Call(Model):
     """Down: a live call; answer before the deadline or not at all."""
 
@@ -147,13 +169,13 @@ class Bye(Model):
     retry_after_seconds: float | None = None
 
 
-FrameUp = Annotated[Hello | Ack | Submit | Answer | Ping | Pong, Field(discriminator="type")]
-FrameDown = Annotated[
-    Welcome | Facts | Accepted | Refused | Retry | Call | Bye | Ping | Pong, Field(discriminator="type")
-]
+AnyUp = Hello | Ack | Submit | Answer | Ask | Ping | Pong
+AnyDown = Welcome | Facts | Accepted | Refused | Retry | Outcomes | Call | Bye | Ping | Pong
+FrameUp = Annotated[AnyUp, Field(discriminator="type")]
+FrameDown = Annotated[AnyDown, Field(discriminator="type")]
 
-UP: Final[TypeAdapter[Hello | Ack | Submit | Answer | Ping | Pong]] = TypeAdapter(FrameUp)
-DOWN: Final[TypeAdapter[Welcome | Facts | Accepted | Refused | Retry | Call | Bye | Ping | Pong]] = TypeAdapter(FrameDown)
+UP: Final[TypeAdapter[AnyUp]] = TypeAdapter(FrameUp)
+DOWN: Final[TypeAdapter[AnyDown]] = TypeAdapter(FrameDown)
 
 
 class CloseCode(IntEnum):
@@ -167,6 +189,7 @@ class CloseCode(IntEnum):
     HELLO_TIMEOUT = 4408
     SUPERSEDED = 4409
     FRAME_TOO_LARGE = 4413
+    POSITION_AHEAD = 4416
     UNIT_SUSPENDED = 4423
     TOO_SLOW = 4428
     TRY_LATER = 4429
@@ -194,9 +217,22 @@ CLOSINGS: Final[dict[CloseCode, Closing]] = {
         Closing(CloseCode.HELLO_TIMEOUT, "no hello came in time", True, "say hello first"),
         Closing(CloseCode.SUPERSEDED, "a newer session of this unit took over", True, "run one agent per unit"),
         Closing(CloseCode.FRAME_TOO_LARGE, "a frame was larger than allowed", True, "send smaller frames"),
+        Closing(
+            CloseCode.POSITION_AHEAD,
+            "the agent's position lies beyond the log: its store belongs to another installation",
+            False,
+            "set the agent's store aside and let it start from an empty one",
+        ),
         Closing(CloseCode.UNIT_SUSPENDED, "the unit is suspended", True, "an operator resumes it; retry later"),
         Closing(CloseCode.TOO_SLOW, "the agent does not read or acknowledge", True, "reconnect and resume"),
         Closing(CloseCode.TRY_LATER, "too many connections at once", True, "reconnect after the time in `bye`"),
-        Closing(CloseCode.TROUBLE, "the bridge lost its broker or database", True, "reconnect, another bridge may serve"),
+        Closing(
+            CloseCode.TROUBLE, "the bridge lost its broker or database", True, "reconnect, another bridge may serve"
+        ),
     )
 }
+
+
+def closing(code: int) -> Closing | None:
+    """What a close code means; None when it is not one of ours (the network or a proxy closed)."""
+    return CLOSINGS.get(CloseCode(code)) if code in CloseCode._value2member_map_ else None
