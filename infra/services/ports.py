@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Iterable
 
 LOOPBACK = "127.0.0.1"
 
@@ -15,6 +17,17 @@ def is_free(port: int) -> bool:
             probe.bind((LOOPBACK, port))
         except OSError:
             return False
+    return True
+
+
+def become_free(ports: Iterable[int], *, timeout: float) -> bool:
+    """True as soon as all the ports are free; a killed server may hold its own a moment longer than it lives."""
+    deadline = time.monotonic() + timeout
+    waiting = set(ports)
+    while waiting := {port for port in waiting if not is_free(port)}:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
     return True
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from infra.services.answers import why_postgres_is_silent
 from infra.services.detached import Account, Identity, ServiceTrouble, end, last_lines, spawn, wait_until, write_private
-from infra.services.ports import LOOPBACK, free_ports, is_free
+from infra.services.ports import LOOPBACK, become_free, free_ports
 
 SUPERUSER = "carespine"
 DATABASE = "carespine"
@@ -81,7 +81,9 @@ class PrivatePostgres:
         """Start the server (making its data folder at the first time) and answer its URL once it lets us in."""
         keeping = self._keeping() or self._make()
         if self.pid is None:
-            if not is_free(keeping.port):  # somebody else took it since: data matter more than the number
+            if not become_free(
+                [keeping.port], timeout=5
+            ):  # somebody else took it since: data matter more than the number
                 keeping = replace(keeping, port=free_ports(1)[0])
                 write_private(self._keeping_path, json.dumps(asdict(keeping)))
             self._launch(keeping)

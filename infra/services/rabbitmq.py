@@ -17,7 +17,7 @@ from pathlib import Path
 
 from infra.services.answers import why_rabbitmq_is_silent
 from infra.services.detached import Identity, ServiceTrouble, end, last_lines, spawn, wait_until, write_private
-from infra.services.ports import LOOPBACK, free_ports, is_free, is_listening
+from infra.services.ports import LOOPBACK, become_free, free_ports, is_free, is_listening
 from infra.services.rabbitmq_files import ServerFiles, find_server_files, user_cache
 
 USER = "carespine"
@@ -86,7 +86,7 @@ class PrivateRabbitMQ:
         files = find_server_files(user_cache(), self._say)
         keeping = self._keeping() or self._make()
         if self.pid is None:
-            if not all(is_free(port) for port in keeping.ports):  # somebody else took one since
+            if not become_free(keeping.ports, timeout=5):  # somebody else took one since
                 port, management, distribution = free_ports(3)
                 keeping = replace(keeping, port=port, management_port=management, distribution_port=distribution)
                 write_private(self._keeping_path, json.dumps(asdict(keeping)))
