@@ -1,0 +1,139 @@
+"""Connections to Postgres: one pool per process in that process's database role, and what `doctor` checks of it.
+
+Statements live with whoever owns the table. A pool opens in the background, so a process starts and says so while the
+database is away; taking a connection then raises `DatabaseUnavailable` after its deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from infra.findings import Finding
+
+Connection = AsyncConnection[tuple[Any, ...]]  # Any: columns have the types their statement says
+Pool = AsyncConnectionPool[Connection]
+
+ROLES = ("handlers", "projections", "gateway", "bridge", "desk")
+OLDEST_SERVER = 150_000
+"""PostgreSQL 15: the oldest this release is tried with."""
+
+
+class DatabaseUnavailable(Exception):
+    """Postgres cannot be reached right now; wait and try again, nothing is lost."""
+
+
+def role_options(role: str) -> str:
+    """libpq `options` that make a session act as `carespine_<role>`."""
+    return f"-c role=carespine_{role} -c idle_in_transaction_session_timeout=60000"
+
+
+def pool(url: str, *, role: str, smallest: int = 1, largest: int = 10, timeout: float = 5.0) -> Pool:
+    """A pool (not yet open: `async with pool(...)` or `await it.open(wait=False)`) acting as `carespine_<role>`."""
+    return AsyncConnectionPool(
+        url,
+        connection_class=AsyncConnection[tuple[Any, ...]],  # Any: see Connection
+        min_size=smallest,
+        max_size=largest,
+        timeout=timeout,
+        open=False,
+        name=f"carespine-{role}",
+        reconnect_timeout=0,
+        check=AsyncConnectionPool.check_connection,
+        kwargs={
+            "options": role_options(role),
+            "autocommit": True,
+            "connect_timeout": 5,
+            "keepalives_idle": 15,
+            "tcp_user_timeout": 15_000,
+            "prepare_threshold": 2,
+        },
+    )
+
+
+@asynccontextmanager
+async def connected(source: Pool) -> AsyncIterator[Connection]:
+    """One connection of the pool in autocommit mode; trouble with the database becomes `DatabaseUnavailable`."""
+    try:
+        async with source.connection() as connection:
+            yield connection
+    except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as why:
+        raise DatabaseUnavailable(type(why).__name__) from why
+
+
+async def listening(url: str, *, role: str, channel: str) -> Connection:
+    """A connection of its own that listens on `channel` (a hint, never the truth); the caller closes it."""
+    connection: Connection = await AsyncConnection.connect(
+        url, autocommit=True, options=role_options(role), connect_timeout=5
+    )
+    await connection.execute(f'LISTEN "{channel}"'.encode())
+    return connection
+
+
+def check(url: str) -> list[Finding]:
+    """What of the database differs from what this release expects; each finding says what to do."""
+    try:
+        with psycopg.connect(url, connect_timeout=5, autocommit=True) as connection:
+            return list(_findings(connection))
+    except psycopg.OperationalError as why:
+        return [
+            Finding(
+                id="postgres.reachable",
+                state="failed",
+                seen=type(why).__name__,
+                expected="a connection within 5 s",
+                remedy="start Postgres (`carespine up`) or correct CARESPINE_POSTGRES_URL",
+            )
+        ]
+
+
+def _findings(connection: psycopg.Connection[Any]) -> list[Finding]:  # Any: rows of several shapes
+    def one(statement: str) -> Any:  # Any: a single value
+        row = connection.execute(statement.encode()).fetchone()
+        return row[0] if row else None
+
+    def finding(check: str, good: bool, *, seen: object, expected: str, remedy: str) -> Finding:
+        return Finding(id=check, state="ok" if good else "failed", seen=str(seen), expected=expected, remedy=remedy)
+
+    version = connection.info.server_version
+    migrated = one("SELECT to_regclass('alembic_version') IS NOT NULL")
+    revision = migrated and one("SELECT version_num FROM alembic_version")
+    there = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
+    missing = [role for role in ROLES if f"carespine_{role}" not in there]
+    durable = {name: one(f"SHOW {name}") for name in ("fsync", "full_page_writes", "synchronous_commit")}
+    return [
+        finding("postgres.reachable", True, seen="connected", expected="a connection", remedy=""),
+        finding(
+            "postgres.version",
+            version >= OLDEST_SERVER,
+            seen=version // 10_000,
+            expected="15 or newer",
+            remedy="upgrade Postgres",
+        ),
+        finding(
+            "postgres.schema",
+            bool(revision),
+            seen=revision or "no schema",
+            expected="this release's revision",
+            remedy="run `carespine migrate`",
+        ),
+        finding(
+            "postgres.roles",
+            not missing,
+            seen="missing: " + ", ".join(missing) if missing else "all there",
+            expected=", ".join(f"carespine_{role}" for role in ROLES),
+            remedy="run `carespine migrate` as a user with CREATEROLE",
+        ),
+        finding(
+            "postgres.durable",
+            all(value != "off" for value in durable.values()),
+            seen=", ".join(f"{name}={value}" for name, value in durable.items()),
+            expected="none of them off",
+            remedy="set fsync, full_page_writes and synchronous_commit to on: an accepted command must survive a crash",
+        ),
+    ]

@@ -1,0 +1,191 @@
+"""The event store: a partitioned, gap-free, fenced log in Postgres (architecture, section 3).
+
+Appending moves a partition's head where the epoch is still the writer's own, so positions have no gaps, no reader sees
+a hole, and a former owner writes nothing. What the payloads mean is `contracts`'; encryption is `infra.sealing`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from infra.database import Connection
+
+WAKE_CHANNEL = "carespine_log"
+"""NOTIFY once per appended batch: a hint for projections, with a slow poll behind it."""
+
+Json = dict[str, Any]  # Any: a JSON object
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """One row of the log."""
+
+    partition: int
+    position: int
+    unit_id: str
+    stream: str
+    stream_version: int
+    type: str
+    type_version: int
+    payload: Json
+    """Clear fields only."""
+    sealed: bytes | None
+    """The sealed fields, encrypted; None when the event has none."""
+    subject: str | None
+    command_id: UUID
+    causation_id: UUID | None
+    correlation_id: str
+    actor: Json
+    occurred_at: datetime
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event about to be appended; payload and actor as JSON text."""
+
+    unit_id: str
+    stream: str
+    stream_version: int
+    type: str
+    type_version: int
+    payload: str
+    sealed: bytes | None
+    subject: str | None
+    command_id: UUID
+    causation_id: UUID | None
+    correlation_id: str
+    actor: str
+    occurred_at: datetime
+
+
+class Fenced(Exception):
+    """Another owner has taken the partition over; nothing was written and nothing may be."""
+
+    def __init__(self, partition: int) -> None:
+        super().__init__(f"partition {partition} has another owner")
+        self.partition = partition
+
+
+_COLUMNS = (
+    "partition, position, unit_id, stream, stream_version, type, type_version, payload, sealed, subject, "
+    "command_id, causation_id, correlation_id, actor, occurred_at, recorded_at"
+)
+
+_INSERT = """
+INSERT INTO events (partition, position, unit_id, stream, stream_version, type, type_version, payload, sealed, subject,
+    command_id, causation_id, correlation_id, actor, occurred_at)
+SELECT * FROM unnest(%b::int[], %b::bigint[], %b::text[], %b::text[], %b::int[], %b::text[], %b::int[],
+    %b::text[]::jsonb[], %b::bytea[], %b::text[], %b::uuid[], %b::uuid[], %b::text[], %b::text[]::jsonb[],
+    %b::timestamptz[])
+"""
+
+
+_RESERVE = """
+WITH wanted AS (SELECT * FROM unnest(%b::int[], %b::bigint[], %b::int[]) AS w (p, e, n)),
+locked AS (SELECT partition, n FROM log_partitions JOIN wanted ON partition = p AND epoch = e
+           ORDER BY partition FOR UPDATE OF log_partitions)
+UPDATE log_partitions l SET head = head + n FROM locked WHERE l.partition = locked.partition
+RETURNING l.partition, l.head - locked.n + 1
+"""
+
+
+async def reserve(connection: Connection, counts: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+    """Take positions in a transaction: {partition: (epoch, how many)} -> {partition: first position}; raises `Fenced`.
+
+    Partitions are locked in ascending order, so two writers never wait for each other in a circle.
+    """
+    cursor = await connection.execute(
+        _RESERVE,
+        (list(counts), [epoch for epoch, _ in counts.values()], [count for _, count in counts.values()]),
+    )
+    first = {int(partition): int(position) for partition, position in await cursor.fetchall()}
+    for partition in counts:
+        if partition not in first:
+            raise Fenced(partition)
+    return first
+
+
+async def append(connection: Connection, placed: Sequence[tuple[int, int, NewEvent]]) -> None:
+    """Write events at their reserved places `(partition, position, event)`, in the caller's transaction."""
+    if not placed:
+        return
+    columns = list(
+        zip(
+            *(
+                (
+                    partition,
+                    position,
+                    event.unit_id,
+                    event.stream,
+                    event.stream_version,
+                    event.type,
+                    event.type_version,
+                    event.payload,
+                    event.sealed,
+                    event.subject,
+                    event.command_id,
+                    event.causation_id,
+                    event.correlation_id,
+                    event.actor,
+                    event.occurred_at,
+                )
+                for partition, position, event in placed
+            ),
+            strict=True,
+        )
+    )
+    await connection.execute(_INSERT, [list(column) for column in columns])
+
+
+async def notify(connection: Connection) -> None:
+    """Wake whoever reads the log, once the surrounding transaction has committed."""
+    await connection.execute(f"NOTIFY {WAKE_CHANNEL}".encode())
+
+
+async def read_partition(connection: Connection, partition: int, after: int, limit: int) -> list[StoredEvent]:
+    """At most `limit` events of a partition after position `after`, in order."""
+    return await _read(
+        connection, "partition = %s AND position > %s ORDER BY position LIMIT %s", (partition, after, limit)
+    )
+
+
+async def read_unit(
+    connection: Connection, partition: int, unit_id: str, after: int, through: int, limit: int
+) -> list[StoredEvent]:
+    """At most `limit` events of one unit in (after, through], in order."""
+    return await _read(
+        connection,
+        "partition = %s AND unit_id = %s AND position > %s AND position <= %s ORDER BY position LIMIT %s",
+        (partition, unit_id, after, through, limit),
+    )
+
+
+async def read_streams(connection: Connection, wanted: Sequence[tuple[int, str]]) -> list[StoredEvent]:
+    """Everything that happened in the named streams `(partition, stream)`, in order within each partition."""
+    return await _read(
+        connection,
+        "(partition, stream) IN (SELECT * FROM unnest(%s::int[], %s::text[])) ORDER BY partition, position",
+        ([partition for partition, _ in wanted], [stream for _, stream in wanted]),
+    )
+
+
+async def head(connection: Connection, partition: int) -> int:
+    """Position of the newest event of the partition (0: none yet)."""
+    cursor = await connection.execute("SELECT head FROM log_partitions WHERE partition = %s", (partition,))
+    row = await cursor.fetchone()
+    if row is None:
+        raise LookupError(f"partition {partition} does not exist: run `carespine doctor`")
+    return int(row[0])
+
+
+async def _read(connection: Connection, where: str, values: tuple[object, ...]) -> list[StoredEvent]:
+    async with connection.cursor(row_factory=class_row(StoredEvent), binary=True) as cursor:
+        await cursor.execute(f"SELECT {_COLUMNS} FROM events WHERE {where}".encode(), values)  # noqa: S608 - both are ours
+        return await cursor.fetchall()
