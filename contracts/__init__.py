@@ -1,1 +1,4 @@
-"""The words: commands, events, refusals, envelope, frames, identity. Nothing here does I/O, reads a clock or draws a random number."""
+"""The words: commands, events, refusals, envelope, frames, identity.
+
+Nothing here does I/O, reads a clock or draws a random number.
+"""

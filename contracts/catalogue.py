@@ -1,4 +1,4 @@
-"""Every word by its name, derived from the aggregates' unions: adding a class to a union is all the registration there is."""
+"""Every word by its name, derived from the aggregates' unions: standing in a union is all the registration there is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ EVENTS: Final[Mapping[str, type[Event]]] = {word.type_name(): word for word in g
 
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]  # Any: JSON objects of an older version
 UPCASTS: Final[Mapping[tuple[str, int], Upcast]] = {}
-"""From (type name, version) to the payload of version + 1; applied one after the other on read. Empty: all words are at version 1."""
+"""From (type name, version) to the payload of version + 1, applied one after the other on read.
+
+Empty: all words are at version 1.
+"""
 
 
 class UnknownWord(Exception):

@@ -24,6 +24,16 @@ class EncounterClass(StrEnum):
     INPATIENT = "IMP"
 
 
+class EncounterStatus(StrEnum):
+    """FHIR encounter-status, as far as a visit gets here."""
+
+    ARRIVED = "arrived"
+    TRIAGED = "triaged"
+    IN_PROGRESS = "in-progress"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
 class _EncounterCommand(Command):
     context: ClassVar[str] = "encounter"
     may: ClassVar[frozenset[Role]] = CARE
@@ -31,7 +41,7 @@ class _EncounterCommand(Command):
 
 
 class CheckIn(_EncounterCommand):
-    """A patient has arrived: a visit is opened, a place in the queue taken, the responsible clinician told. All or nothing."""
+    """A patient has arrived: a visit is opened, a place in the queue taken, the clinician told. All or nothing."""
 
     may: ClassVar[frozenset[Role]] = RECEPTION
     patient_id: PatientId
@@ -161,6 +171,10 @@ class EncounterAlreadyOpen(Refusal):
     """The patient has an open encounter of this class at this unit; end it first."""
 
 
+class EncounterAlreadyExists(Refusal):
+    """An encounter with this id exists with other data."""
+
+
 class EncounterNotOpen(Refusal):
     """The encounter is finished or cancelled."""
 
@@ -169,9 +183,7 @@ class ConsultationAlreadyStarted(Refusal):
     """The consultation has already started."""
 
 
-EncounterCommands = (
-    CheckIn | Triage | AssignLocation | StartConsultation | Discharge | CancelVisit | MoveToDepartment
-)
+EncounterCommands = CheckIn | Triage | AssignLocation | StartConsultation | Discharge | CancelVisit | MoveToDepartment
 EncounterEvents = (
     PatientArrived
     | ClinicianNotified

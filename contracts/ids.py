@@ -45,7 +45,9 @@ def uuid7(at: datetime, entropy: bytes) -> UUID:
     """A UUIDv7 (RFC 9562) of the instant `at` and 10 bytes of `entropy`."""
     milliseconds = int(at.timestamp() * 1000) & ((1 << 48) - 1)
     bits = int.from_bytes(entropy[:10], "big")
-    return UUID(int=(milliseconds << 80) | (7 << 76) | ((bits >> 62 & 0xFFF) << 64) | (2 << 62) | (bits & (1 << 62) - 1))
+    return UUID(
+        int=(milliseconds << 80) | (7 << 76) | ((bits >> 62 & 0xFFF) << 64) | (2 << 62) | (bits & (1 << 62) - 1)
+    )
 
 
 def derived(command_id: UUID, purpose: str, at: datetime) -> UUID:

@@ -1,7 +1,7 @@
 """What travels on the broker for a live call: a question to a unit with a deadline, and its answer.
 
-Published mandatory under `routing.call_key(unit_id, name)`; the answer goes to the message's `reply_to`, with the call id
-as its correlation id. The link carries both as the frames `call` and `answer`.
+Published mandatory under `routing.call_key(unit_id, name)`; the answer goes to the message's `reply_to`, with the call
+id as its correlation id. The link carries both as the frames `call` and `answer`.
 """
 
 from __future__ import annotations

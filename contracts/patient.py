@@ -17,8 +17,12 @@ from contracts.model import Command, Event, Instant, Model, Refusal, Sealed
 
 REGISTRARS = ADMINS | {Role.RECEPTIONIST, Role.UNIT}
 
-PersonName = Annotated[str, StringConstraints(min_length=1, max_length=50, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Mrn = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]+$")]
+PersonName = Annotated[
+    str, StringConstraints(min_length=1, max_length=50, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
+Mrn = Annotated[
+    str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
 RoomNumber = Annotated[str, StringConstraints(min_length=1, max_length=10, strip_whitespace=True)]
 
 
@@ -174,6 +178,10 @@ class PatientNotFound(Refusal):
 
 class PatientAlreadyRegistered(Refusal):
     """A patient with this id is registered with other data."""
+
+
+class PatientErased(Refusal):
+    """What identified this patient has been erased; the record accepts nothing more."""
 
 
 class PatientNotActive(Refusal):

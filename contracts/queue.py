@@ -205,6 +205,10 @@ class QueueEntryNotFound(Refusal):
     """The queue has no entry with this id."""
 
 
+class QueueEntryAlreadyExists(Refusal):
+    """An entry with this id exists with other data."""
+
+
 class AlreadyInQueue(Refusal):
     """The patient has an active entry in this queue."""
 

@@ -1,8 +1,9 @@
-"""Unit: a healthcare unit (FHIR Organization, Location, Endpoint) - what may be asked of it and what can have happened."""
+"""Unit: a healthcare unit (FHIR Organization, Location, Endpoint) - what may be asked and what can have happened."""
 
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from typing import Annotated, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -60,6 +61,14 @@ class UnitSettings(Model):
     """Waiting this long lifts a queue entry by one priority (never above `asap`)."""
 
 
+class UnitStatus(StrEnum):
+    """Where a registered unit stands."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    RETIRED = "retired"
+
+
 class _UnitCommand(Command):
     context: ClassVar[str] = "unit"
     may: ClassVar[frozenset[Role]] = OPERATORS
@@ -84,7 +93,7 @@ class ConfigureUnit(_UnitCommand):
 
 
 class AddDepartment(_UnitCommand):
-    """A department is opened. Until a unit has one, it accepts any department code."""
+    """A department is opened, or named anew. Until a unit has one, it accepts any department code."""
 
     department: Department
     display: str = Field(min_length=1, max_length=100)
@@ -128,7 +137,7 @@ class UnitConfigured(_UnitEvent):
 
 
 class DepartmentAdded(_UnitEvent):
-    """A department was opened."""
+    """A department was opened, or has another display name."""
 
     department: Department
     display: str

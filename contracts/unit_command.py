@@ -1,4 +1,4 @@
-"""UnitCommand: a durable command to a unit, executed once by its agent - what may be asked and what can have happened."""
+"""UnitCommand: a durable command to a unit, executed once by its agent - what may be asked, what can happen."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ class OnReconnect(StrEnum):
     REVALIDATE = "revalidate"
     """Ask the site's system whether it still makes sense before running it."""
     DROP = "drop"
+
+
+class UnitCommandStatus(StrEnum):
+    """Where a unit command stands. All but `queued` are final; a report that comes late changes none of them."""
+
+    QUEUED = "queued"
+    APPLIED = "applied"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
 
 
 class _MailboxCommand(Command):
@@ -113,6 +123,10 @@ class UnitCommandNotFound(Refusal):
     """The unit has no command with this id in its mailbox."""
 
 
+class UnitCommandAlreadyExists(Refusal):
+    """A unit command with this id exists with other data."""
+
+
 class UnitCommandFinal(Refusal):
     """The unit command has already ended."""
 
@@ -122,6 +136,4 @@ class DeadlineInPast(Refusal):
 
 
 MailboxCommands = QueueUnitCommand | ReportUnitCommand | ExpireUnitCommand | CancelUnitCommand
-MailboxEvents = (
-    UnitCommandQueued | UnitCommandApplied | UnitCommandRejected | UnitCommandExpired | UnitCommandCancelled
-)
+MailboxEvents = UnitCommandQueued | UnitCommandApplied | UnitCommandRejected | UnitCommandExpired | UnitCommandCancelled

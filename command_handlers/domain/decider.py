@@ -26,7 +26,7 @@ E = TypeVar("E", bound=Event)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Something that only one stream of a unit may hold: `Claim("mrn", "MRN-1")`. Its key is stored as a keyed hash only."""
+    """Something that only one stream of a unit may hold: `Claim("mrn", "MRN-1")`. The key is stored only hashed."""
 
     kind: str
     key: str

@@ -1,0 +1,149 @@
+"""The rules of a unit: it joins once, decides for itself, is suspended and resumed, and leaves for good.
+
+`admits` is what every other aggregate's commands have to pass first. Who may ask is on the commands; holding deliveries
+of a suspended unit is the bridge's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, assert_never
+
+from command_handlers.domain.decider import Aggregate, Freed, Situation, Taken
+from contracts.envelope import Json
+from contracts.model import Command
+from contracts.unit import (
+    AddDepartment,
+    ConfigureUnit,
+    DepartmentAdded,
+    DepartmentNotFound,
+    RegisterUnit,
+    ResumeUnit,
+    RetireUnit,
+    SuspendUnit,
+    UnitAlreadyRegistered,
+    UnitCommands,
+    UnitConfigured,
+    UnitEvents,
+    UnitIsRetired,
+    UnitNotFound,
+    UnitRegistered,
+    UnitResumed,
+    UnitRetired,
+    UnitSettings,
+    UnitStatus,
+    UnitSuspended,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What decisions need to know of a unit; the defaults are a unit nobody has registered."""
+
+    registered: UnitRegistered | None = None
+    """As it joined; None: never."""
+    status: UnitStatus | None = None
+    """None: never registered."""
+    settings: UnitSettings = field(default_factory=UnitSettings)
+    departments: Mapping[str, str] = field(default_factory=dict)
+    """Display names by code; empty: any code is accepted."""
+
+    def require(self, department: str) -> None:
+        """Refuse a department that the unit does not have."""
+        if self.departments and department not in self.departments:
+            raise DepartmentNotFound(department=department)
+
+
+def admits(command: Command, unit: Unit) -> None:
+    """Whether the unit takes this command at all, before anything else is looked at; raises the refusal.
+
+    A retired unit still takes what only Carespine itself asks, so that a deadline running there comes to its end.
+    """
+    if isinstance(command, RegisterUnit):
+        return
+    if unit.status is None:
+        raise UnitNotFound
+    if unit.status is UnitStatus.RETIRED and command.may:
+        raise UnitIsRetired
+
+
+def stream(command: UnitCommands, situation: Situation) -> str:
+    """`unit-<unit_id>`."""
+    return unit_stream(situation.unit_id)
+
+
+def unit_stream(unit_id: str) -> str:
+    """The stream of a unit's own history."""
+    return f"unit-{unit_id}"
+
+
+def decide(command: UnitCommands, unit: Unit, situation: Situation) -> list[UnitEvents]:
+    """New events, `[]` when it is already so; expects that `admits` was asked."""
+    unit_id = situation.unit_id
+    match command:
+        case RegisterUnit() if unit.status is UnitStatus.RETIRED:
+            raise UnitIsRetired
+        case RegisterUnit():
+            registered = UnitRegistered(
+                unit_id=unit_id,
+                name=command.name,
+                kind=command.kind,
+                source_id=command.source_id,
+                address=command.address,
+                settings=command.settings,
+            )
+            if unit.registered not in (None, registered):
+                raise UnitAlreadyRegistered
+            return [] if unit.registered else [registered]
+        case ConfigureUnit(settings=settings):
+            return [] if settings == unit.settings else [UnitConfigured(unit_id=unit_id, settings=settings)]
+        case AddDepartment(department=department, display=display):
+            if unit.departments.get(department) == display:
+                return []
+            return [DepartmentAdded(unit_id=unit_id, department=department, display=display)]
+        case SuspendUnit(reason=reason):
+            return [] if unit.status is UnitStatus.SUSPENDED else [UnitSuspended(unit_id=unit_id, reason=reason)]
+        case ResumeUnit():
+            return [UnitResumed(unit_id=unit_id)] if unit.status is UnitStatus.SUSPENDED else []
+        case RetireUnit(reason=reason):
+            return [UnitRetired(unit_id=unit_id, reason=reason)]
+        case _:
+            assert_never(command)
+
+
+def evolve(unit: Unit, event: UnitEvents) -> Unit:
+    """The unit after what happened."""
+    match event:
+        case UnitRegistered(settings=settings):
+            return replace(unit, registered=event, status=UnitStatus.ACTIVE, settings=settings)
+        case UnitConfigured(settings=settings):
+            return replace(unit, settings=settings)
+        case DepartmentAdded(department=department, display=display):
+            return replace(unit, departments={**unit.departments, department: display})
+        case UnitSuspended():
+            return replace(unit, status=UnitStatus.SUSPENDED)
+        case UnitResumed():
+            return replace(unit, status=UnitStatus.ACTIVE)
+        case UnitRetired():
+            return replace(unit, status=UnitStatus.RETIRED)
+        case _:
+            assert_never(event)
+
+
+def claims(unit: Unit, event: UnitEvents) -> Sequence[Taken | Freed]:
+    """Nothing: a unit is alone in its stream."""
+    return ()
+
+
+def answer(command: UnitCommands, unit: Unit) -> Json:
+    """The unit's id and, but for its registration, where it stands."""
+    said: Json = {"id": unit.registered.unit_id if unit.registered else None}
+    if not isinstance(command, RegisterUnit):
+        said["status"] = unit.status
+    return said
+
+
+UNIT: Final = Aggregate(
+    context="unit", initial=Unit(), stream=stream, decide=decide, evolve=evolve, claims=claims, answer=answer
+)
