@@ -1,0 +1,3 @@
+"""The broker: topology, publishing with confirms, consuming, replies, a bridge's inbox. The only package that knows
+AMQP.
+"""

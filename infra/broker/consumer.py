@@ -1,0 +1,257 @@
+"""Consuming: many consumers on one connection, each on a channel of its own, that start and stop as leases move.
+
+Messages are handed over as they arrived, in batches of whatever is there (`take`), or one by one to a callback. What
+is not acknowledged goes back to its queue, in order, when the consumer is given back or lost. Reconnecting a consumer
+is its owner's loop: it asks again when it still wants the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import uuid4
+
+import aiormq
+
+from infra.broker import wire
+from infra.broker.connection import BROKER_TROUBLE, OPEN_TIMEOUT, BrokerConnection, Channel, Listener
+from infra.broker.errors import BrokerUnavailable, ConsumerLost, ConsumerRefused
+from infra.broker.reconnect import Reconnecting
+
+BATCH_LIMIT: Final = 256
+
+
+class Delivery:
+    """One message as it came from the queue. What is rarely asked is decoded when asked."""
+
+    __slots__ = ("_header", "_method", "_properties", "body", "redelivered", "tag")
+
+    def __init__(self, method: bytes, header: bytes, body: bytes) -> None:
+        at = 5 + method[4]  # method index, consumer tag
+        fields: tuple[int, int] = wire.TAG_AND_BITS.unpack_from(method, at)
+        self.tag: Final = fields[0]
+        self.redelivered: Final = bool(fields[1] & 1)
+        self.body = body
+        self._method = method
+        self._header = header
+        self._properties: wire.Properties | None = None
+
+    @property
+    def properties(self) -> wire.Properties:
+        """Message id, headers, reply-to and the like."""
+        if self._properties is None:
+            self._properties = wire.Properties(self._header)
+        return self._properties
+
+    @property
+    def message_id(self) -> str | None:
+        """As the publisher gave it."""
+        return self.properties.message_id
+
+    @property
+    def headers(self) -> dict[str, Any]:  # Any: AMQP field values
+        """Headers of the message, the broker's own (`x-delivery-count`, `x-death`) among them."""
+        return self.properties.headers
+
+    @property
+    def exchange(self) -> str:
+        """Where it was published to."""
+        return wire.short_string(self._method, 14 + self._method[4])[0]
+
+    @property
+    def routing_key(self) -> str:
+        """The key it was published with."""
+        return wire.short_string(self._method, wire.short_string(self._method, 14 + self._method[4])[1])[0]
+
+
+OnDelivery = Callable[[Delivery], None]
+
+
+class Consumer(Listener):
+    """One consumer of one queue. Made by `ConsumingConnection.consume`."""
+
+    channel: Channel
+
+    def __init__(self, queue: str, on_delivery: OnDelivery | None = None) -> None:
+        self.queue: Final = queue
+        self.lost: str | None = None
+        """Why it is over; None while it consumes."""
+        self._on_delivery = on_delivery
+        self._arrived: deque[Delivery] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        """Somebody in `take` with nothing to take; else None."""
+
+    @property
+    def buffered(self) -> int:
+        """Messages here and not yet taken."""
+        return len(self._arrived)
+
+    async def take(self, limit: int = BATCH_LIMIT, *, timeout: float | None = None) -> list[Delivery]:
+        """Everything that has arrived, oldest first, at most `limit`; waits for the first one.
+
+        Empty only when `timeout` seconds passed without one. Raises ConsumerLost as soon as the consumer is over:
+        what is still buffered then belongs to the queue again.
+        """
+        if self.lost is not None:
+            raise ConsumerLost(self.queue, self.lost)
+        if not self._arrived:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._waiter
+            except TimeoutError:
+                return []
+            finally:
+                self._waiter = None
+            if self.lost is not None:
+                raise ConsumerLost(self.queue, self.lost)
+        if len(self._arrived) <= limit:
+            batch = list(self._arrived)
+            self._arrived.clear()
+            return batch
+        return [self._arrived.popleft() for _ in range(limit)]
+
+    async def until_lost(self) -> str:
+        """Wait until the consumer is over; for owners that use a callback. Returns the reason."""
+        while self.lost is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self.lost
+
+    def ack_through(self, tag: int) -> None:
+        """Acknowledge every delivery through `tag`. Raises ConsumerLost when that can no longer be said."""
+        self._say(wire.ack(self.channel.number, tag, multiple=True))
+
+    def ack(self, tag: int) -> None:
+        """Acknowledge one delivery."""
+        self._say(wire.ack(self.channel.number, tag, multiple=False))
+
+    def reject(self, tag: int, *, requeue: bool = False) -> None:
+        """Hand one delivery to the queue's dead-letter exchange. (`requeue` breaks order; see `give_back`.)"""
+        self._say(wire.reject(self.channel.number, tag, requeue=requeue))
+
+    async def give_back(self) -> None:
+        """Stop, and put everything unacknowledged back in its place. Returns when the broker has done so."""
+        await self.channel.close("given_back")
+
+    def delivered(self, method: bytes, header: bytes, body: bytes) -> None:
+        delivery = Delivery(method, header, body)
+        if self._on_delivery is not None:
+            self._on_delivery(delivery)
+            return
+        self._arrived.append(delivery)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def ended(self, reason: str) -> None:
+        self.lost = reason
+        self._arrived.clear()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _say(self, frame: bytes) -> None:
+        if self.lost is not None:
+            raise ConsumerLost(self.queue, self.lost)
+        self.channel.send(frame)
+
+
+async def consume(
+    connection: BrokerConnection,
+    queue: str,
+    *,
+    prefetch: int,
+    exclusive: bool = True,
+    no_ack: bool = False,
+    on_delivery: OnDelivery | None = None,
+) -> Consumer:
+    """Start consuming on a channel of its own. Raises ConsumerRefused or BrokerUnavailable."""
+    consumer = Consumer(queue, on_delivery)
+    consumer.channel = await connection.channel(consumer)
+    rpc = consumer.channel.rpc
+    try:
+        async with asyncio.timeout(OPEN_TIMEOUT):
+            await rpc.basic_qos(prefetch_count=prefetch)
+            await rpc.basic_consume(
+                queue, _never, no_ack=no_ack, exclusive=exclusive, consumer_tag=f"carespine.{uuid4().hex}"
+            )
+    except aiormq.exceptions.ChannelAccessRefused:
+        raise ConsumerRefused(queue, "exclusive") from None
+    except aiormq.exceptions.ChannelLockedResource:
+        raise ConsumerRefused(queue, "exclusive") from None
+    except aiormq.exceptions.ChannelNotFoundEntity:
+        raise ConsumerRefused(queue, "missing") from None
+    except BROKER_TROUBLE as trouble:
+        await consumer.channel.close("channel_closed")
+        raise BrokerUnavailable("timeout" if isinstance(trouble, TimeoutError) else "lost") from trouble
+    return consumer
+
+
+async def _never(message: aiormq.abc.DeliveredMessage) -> None:
+    """What the library would call: the tap takes every delivery before the library sees it."""
+
+
+class ConsumingConnection(Reconnecting):
+    """One connection for the consumers of one process, as many as it holds leases for."""
+
+    def __init__(self, url: str, *, name: str) -> None:
+        super().__init__(url, name=name)
+        self._connection: BrokerConnection | None = None
+        self._consumers: dict[str, Consumer | None] = {}
+        """By queue wanted; None or a lost one: wanted, and nobody consumes it."""
+
+    @property
+    def expected(self) -> int:
+        """Queues this process means to consume."""
+        return len(self._consumers)
+
+    @property
+    def actual(self) -> int:
+        """Queues it really consumes."""
+        return sum(1 for consumer in self._consumers.values() if consumer is not None and consumer.lost is None)
+
+    def ready(self) -> str | None:
+        """None when every wanted queue is consumed, else what is missing."""
+        if (missing := super().ready()) is not None:
+            return missing
+        if self.actual < self.expected:
+            return f"{self.actual} of {self.expected} consumers"
+        return None
+
+    async def consume(
+        self,
+        queue: str,
+        *,
+        prefetch: int = 2 * BATCH_LIMIT,
+        exclusive: bool = True,
+        no_ack: bool = False,
+        on_delivery: OnDelivery | None = None,
+    ) -> Consumer:
+        """Start consuming `queue`; from now on it counts as wanted, until `release`.
+
+        Raises ConsumerRefused (somebody else holds it, or it does not exist) or BrokerUnavailable: ask again after a
+        pause.
+        """
+        self._consumers.setdefault(queue, None)
+        if self._connection is None:
+            raise BrokerUnavailable("not_connected")
+        consumer = await consume(
+            self._connection, queue, prefetch=prefetch, exclusive=exclusive, no_ack=no_ack, on_delivery=on_delivery
+        )
+        self._consumers[queue] = consumer
+        return consumer
+
+    async def release(self, queue: str) -> None:
+        """Stop wanting `queue`: what is unacknowledged goes back in order, and nobody here consumes it any more."""
+        consumer = self._consumers.pop(queue, None)
+        if consumer is not None and consumer.lost is None:
+            await consumer.give_back()
+
+    async def _serve(self, connection: BrokerConnection) -> None:
+        self._connection = connection
+        self._up.set()
+        try:
+            await connection.lost.wait()
+        finally:
+            self._connection = None

@@ -1,0 +1,247 @@
+"""What a process is told by its environment: read once, checked, passed in. Knows names, defaults and remedies,
+nothing else.
+
+Each concern is a model of its own, so a function asks for the part it needs. Secrets have no default and do not print.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretBytes, SecretStr
+
+PREFIX: Final = "CARESPINE_"
+KEY_BYTES: Final = 32
+
+REMEDIES: Final = {
+    "POSTGRES_URL": "postgresql://user:password@host:5432/database; `carespine up` prints one for local use",
+    "RABBITMQ_URL": "amqp://user:password@host:5672/; `carespine up` prints one for local use",
+    "MODE": "development or production (the default)",
+    "MASTER_KEY": "base64 of 32 random bytes, kept outside the database: openssl rand -base64 32",
+    "TOKEN_PRIVATE_KEY": "an Ed25519 private key, PEM text or a path to it: openssl genpkey -algorithm ed25519",
+    "TOKEN_PUBLIC_KEY": "the matching public key, PEM text or a path to it: openssl pkey -pubout",
+    "HTTP_PORT": "a port number, 0 for any free one",
+    "BRIDGE_PORT": "a port number, 0 for any free one",
+    "HEALTH_PORT": "a port number, 0 for any free one",
+    "PARTITIONS": "a whole number from 1 to 99, the same for the life of an installation",
+    "LEASE_SECONDS": "seconds, at least 1",
+    "BATCH_LIMIT": "a whole number of commands, at least 1",
+    "BODY_LIMIT": "a whole number of bytes, at least 1024",
+    "LOG_LEVEL": "debug, info, warning or error",
+}
+
+
+class SettingsError(Exception):
+    """The environment is incomplete or wrong: names every variable and says what to put there. Never shows a value."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        self.problems = dict(problems)
+        """By variable name: what is wrong with it."""
+        lines = (f"  {PREFIX}{name} {what}: {REMEDIES.get(name, 'see docs')}" for name, what in problems.items())
+        super().__init__("settings are incomplete:\n" + "\n".join(lines))
+
+
+class Mode(StrEnum):
+    """Whether this is somebody's machine or somebody's hospital."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Identity(_Part):
+    """Who this process is."""
+
+    mode: Mode = Mode.PRODUCTION
+    instance: str = Field(max_length=100)
+    """Unique among live processes; stands in queue names, leases and logs."""
+
+
+class Postgres(_Part):
+    """The event store and the read models."""
+
+    url: SecretStr
+    """A secret, because it carries the password."""
+
+
+class RabbitMQ(_Part):
+    """The broker."""
+
+    url: SecretStr
+
+
+class Listening(_Part):
+    """Where a server listens. Port 0: any free one, logged at start."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65535)
+
+
+class Keys(_Part):
+    """What seals and what signs. Each is None when this process was not given it; ask with the methods that insist."""
+
+    master_key: SecretBytes | None = None
+    token_private_key: SecretStr | None = None
+    token_public_key: str | None = None
+
+    def sealing(self) -> bytes:
+        """The master key, 32 bytes. Raises SettingsError naming what is missing."""
+        if self.master_key is None:
+            raise SettingsError({"MASTER_KEY": "is missing"})
+        return self.master_key.get_secret_value()
+
+    def signing(self) -> str:
+        """The private key tokens are signed with, as PEM. Raises SettingsError naming what is missing."""
+        if self.token_private_key is None:
+            raise SettingsError({"TOKEN_PRIVATE_KEY": "is missing"})
+        return self.token_private_key.get_secret_value()
+
+    def verifying(self) -> str:
+        """The public key tokens are verified with, as PEM. Raises SettingsError naming what is missing."""
+        if self.token_public_key is None:
+            raise SettingsError({"TOKEN_PUBLIC_KEY": "is missing"})
+        return self.token_public_key
+
+
+class Work(_Part):
+    """How the work is cut up."""
+
+    partitions: int = Field(16, ge=1, le=99)
+    """Fixed for the life of an installation: a unit's partition follows from it."""
+    lease_seconds: float = Field(6.0, ge=1)
+    batch_limit: int = Field(256, ge=1)
+    body_limit: int = Field(65536, ge=1024)
+    """Bytes of one HTTP body."""
+
+
+class Settings(_Part):
+    """Everything a process was told."""
+
+    identity: Identity
+    postgres: Postgres
+    rabbitmq: RabbitMQ
+    http: Listening
+    bridge: Listening
+    health: Listening
+    keys: Keys
+    work: Work
+    log_level: str = "info"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, *, package: str = "carespine") -> Self:
+        """Read `CARESPINE_*`, once; `package` begins the default instance name. Raises SettingsError naming every
+        variable that is missing or wrong.
+        """
+        reader = _Reader(os.environ if environment is None else environment)
+        settings = {
+            "identity": {
+                "mode": reader.one_of("MODE", [mode.value for mode in Mode], default=Mode.PRODUCTION.value),
+                "instance": reader.text("INSTANCE") or f"{package}-{os.getpid()}",
+            },
+            "postgres": {"url": reader.required("POSTGRES_URL")},
+            "rabbitmq": {"url": reader.required("RABBITMQ_URL")},
+            "http": {"host": reader.text("HTTP_HOST") or "127.0.0.1", "port": reader.port("HTTP_PORT")},
+            "bridge": {"host": reader.text("BRIDGE_HOST") or "127.0.0.1", "port": reader.port("BRIDGE_PORT")},
+            "health": {"host": reader.text("HEALTH_HOST") or "127.0.0.1", "port": reader.port("HEALTH_PORT")},
+            "keys": {
+                "master_key": reader.key("MASTER_KEY"),
+                "token_private_key": reader.pem("TOKEN_PRIVATE_KEY", "PRIVATE KEY"),
+                "token_public_key": reader.pem("TOKEN_PUBLIC_KEY", "PUBLIC KEY"),
+            },
+            "work": {
+                "partitions": reader.number("PARTITIONS", 16, least=1, most=99),
+                "lease_seconds": reader.seconds("LEASE_SECONDS", 6.0, least=1.0),
+                "batch_limit": reader.number("BATCH_LIMIT", 256, least=1),
+                "body_limit": reader.number("BODY_LIMIT", 65536, least=1024),
+            },
+            "log_level": reader.one_of("LOG_LEVEL", ["debug", "info", "warning", "error"], default="info"),
+        }
+        if reader.problems:
+            raise SettingsError(reader.problems)
+        return cls.model_validate(settings)
+
+
+class _Reader:
+    """Reads variables and collects every problem, so that one start tells all of them."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.problems: dict[str, str] = {}
+
+    def text(self, name: str) -> str | None:
+        return self._environment.get(PREFIX + name, "").strip() or None
+
+    def required(self, name: str) -> str:
+        value = self.text(name)
+        if value is None:
+            self.problems[name] = "is missing"
+        return value or ""
+
+    def one_of(self, name: str, allowed: list[str], *, default: str) -> str:
+        value = (self.text(name) or default).lower()
+        if value not in allowed:
+            self.problems[name] = "is none of the allowed words"
+            return default
+        return value
+
+    def number(self, name: str, default: int, *, least: int, most: int | None = None) -> int:
+        value = self.text(name)
+        if value is None:
+            return default
+        if not value.isascii() or not value.isdigit() or int(value) < least or (most is not None and int(value) > most):
+            self.problems[name] = "is not a number in range"
+            return default
+        return int(value)
+
+    def seconds(self, name: str, default: float, *, least: float) -> float:
+        value = self.text(name)
+        if value is None:
+            return default
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = -1.0
+        if not least <= seconds < float("inf"):
+            self.problems[name] = "is not a number in range"
+            return default
+        return seconds
+
+    def port(self, name: str) -> int:
+        return self.number(name, 0, least=0, most=65535)
+
+    def key(self, name: str) -> bytes | None:
+        value = self.text(name)
+        if value is None:
+            return None
+        try:
+            key = base64.b64decode(value, validate=True)
+        except binascii.Error:
+            key = b""
+        if len(key) != KEY_BYTES:
+            self.problems[name] = "is not base64 of 32 bytes"
+            return None
+        return key
+
+    def pem(self, name: str, label: str) -> str | None:
+        value = self.text(name)
+        if value is None:
+            return None
+        if not value.startswith("-----BEGIN"):
+            try:
+                value = Path(value).read_text(encoding="ascii")
+            except (OSError, UnicodeDecodeError):
+                self.problems[name] = "names a file that cannot be read"
+                return None
+        if f"{label}-----" not in value:
+            self.problems[name] = f"is not a PEM {label.lower()}"
+            return None
+        return value

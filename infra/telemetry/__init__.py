@@ -1,0 +1,1 @@
+"""What a process tells about itself: logs, metrics, health. Event names, ids and numbers; never a patient's data."""

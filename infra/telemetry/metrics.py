@@ -1,0 +1,253 @@
+"""Metrics: their names, labels and buckets, in one place. A label never names a unit, patient, command or fingerprint.
+
+One `Metrics` per process, with a registry of its own. A metric is registered when it is first asked for, so a process
+shows only what it has a part in; ask at start for what must be seen at zero.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.exposition import generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Seconds: answers and stages of a command."""
+SLOW: Final = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0)
+"""Seconds: waits of people, lags after an outage."""
+BATCHES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+class Metrics:
+    """Every metric of the system, by name without the `carespine_` prefix."""
+
+    def __init__(self) -> None:
+        self.registry: Final = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def exposition(self) -> bytes:
+        """The text Prometheus reads."""
+        return generate_latest(self.registry)
+
+    # HTTP
+    @cached_property
+    def http_requests(self) -> Counter:
+        return self._counter("http_requests", "HTTP requests answered", "route", "method", "code")
+
+    @cached_property
+    def http_request_duration_seconds(self) -> Histogram:
+        return self._histogram("http_request_duration_seconds", "From request to answer", FAST, "route", "method")
+
+    @cached_property
+    def auth_failures(self) -> Counter:
+        return self._counter("auth_failures", "Requests and hellos with a token that does not let in", "reason")
+
+    # Commands
+    @cached_property
+    def commands_accepted(self) -> Counter:
+        return self._counter("commands_accepted", "Commands the broker has confirmed", "context", "type")
+
+    @cached_property
+    def commands_settled(self) -> Counter:
+        return self._counter("commands_settled", "Commands with a final answer", "outcome")
+
+    @cached_property
+    def command_stage_duration_seconds(self) -> Histogram:
+        """stage: confirm, wait, decide, append, project, push, unit_receive, unit_apply."""
+        return self._histogram("command_stage_duration_seconds", "Time a command spends in a stage", FAST, "stage")
+
+    @cached_property
+    def commands_pending(self) -> Gauge:
+        return self._gauge("commands_pending", "Commands taken and not yet settled", "partition")
+
+    @cached_property
+    def commands_oldest_pending_seconds(self) -> Gauge:
+        return self._gauge("commands_oldest_pending_seconds", "Age of the oldest unsettled command", "partition")
+
+    # Broker
+    @cached_property
+    def publish_confirm_duration_seconds(self) -> Histogram:
+        return self._histogram("publish_confirm_duration_seconds", "From publish to the broker's confirm", FAST)
+
+    @cached_property
+    def publish_failures(self) -> Counter:
+        return self._counter("publish_failures", "Publishes that raised", "reason")
+
+    @cached_property
+    def consumers_expected(self) -> Gauge:
+        return self._gauge("consumers_expected", "Queues this process means to consume", "queue")
+
+    @cached_property
+    def consumers_actual(self) -> Gauge:
+        return self._gauge("consumers_actual", "Queues this process consumes", "queue")
+
+    @cached_property
+    def topology_drift(self) -> Gauge:
+        return self._gauge("topology_drift", "Exchanges and queues missing or other than declared")
+
+    # Event store
+    @cached_property
+    def partition_head_position(self) -> Gauge:
+        return self._gauge("partition_head_position", "Last position written", "partition")
+
+    @cached_property
+    def partition_owner_info(self) -> Gauge:
+        return self._gauge("partition_owner_info", "1 where this process owns the partition", "partition")
+
+    @cached_property
+    def partition_takeovers(self) -> Counter:
+        return self._counter("partition_takeovers", "Partitions taken over after a lease expired")
+
+    @cached_property
+    def append_duration_seconds(self) -> Histogram:
+        return self._histogram("append_duration_seconds", "The appending transaction", FAST)
+
+    @cached_property
+    def append_batch_size(self) -> Histogram:
+        return self._histogram("append_batch_size", "Commands in one appending transaction", BATCHES)
+
+    @cached_property
+    def append_conflicts(self) -> Counter:
+        return self._counter("append_conflicts", "Appends decided again because a version was lost")
+
+    @cached_property
+    def key_cache_hits(self) -> Counter:
+        return self._counter("key_cache_hits", "Data keys found in memory")
+
+    @cached_property
+    def erasures(self) -> Counter:
+        return self._counter("erasures", "Data keys destroyed")
+
+    # Projections
+    @cached_property
+    def projection_lag_events(self) -> Gauge:
+        return self._gauge("projection_lag_events", "Events written and not yet projected", "read_model", "partition")
+
+    @cached_property
+    def projection_lag_seconds(self) -> Gauge:
+        return self._gauge("projection_lag_seconds", "Age of the oldest unprojected event", "read_model", "partition")
+
+    @cached_property
+    def projection_events(self) -> Counter:
+        return self._counter("projection_events", "Events projected", "read_model")
+
+    @cached_property
+    def projection_held(self) -> Gauge:
+        return self._gauge("projection_held", "1 while a read model is stopped", "read_model")
+
+    @cached_property
+    def rebuild_progress_ratio(self) -> Gauge:
+        return self._gauge("rebuild_progress_ratio", "How much of a rebuild is done", "read_model")
+
+    # Dead letters
+    @cached_property
+    def dead_letters(self) -> Counter:
+        return self._counter("dead_letters", "Dead letters filed", "reason", "origin")
+
+    @cached_property
+    def dead_letters_open(self) -> Gauge:
+        return self._gauge("dead_letters_open", "Dead letters nobody has dealt with", "reason", "origin")
+
+    @cached_property
+    def dead_letters_oldest_seconds(self) -> Gauge:
+        return self._gauge("dead_letters_oldest_seconds", "Age of the oldest open dead letter", "reason", "origin")
+
+    @cached_property
+    def parked_messages(self) -> Gauge:
+        return self._gauge("parked_messages", "Commands parked behind a dead letter of their stream", "origin")
+
+    @cached_property
+    def streams_held(self) -> Gauge:
+        return self._gauge("streams_held", "Streams with something parked", "origin")
+
+    @cached_property
+    def replay_letters(self) -> Counter:
+        return self._counter("replay_letters", "Dead letters sent again", "outcome")
+
+    @cached_property
+    def replays_running(self) -> Gauge:
+        return self._gauge("replays_running", "Replays under way")
+
+    # Units
+    @cached_property
+    def units(self) -> Gauge:
+        return self._gauge("units", "Units by state: connected, catching_up, away, suspended", "state")
+
+    @cached_property
+    def unit_connections(self) -> Gauge:
+        return self._gauge("unit_connections", "Unit links this bridge holds")
+
+    @cached_property
+    def unit_hello(self) -> Counter:
+        return self._counter("unit_hello", "Hellos answered", "result")
+
+    @cached_property
+    def unit_fenced(self) -> Counter:
+        return self._counter("unit_fenced", "Sessions ended because a newer one holds the unit")
+
+    @cached_property
+    def unit_closes(self) -> Counter:
+        return self._counter("unit_closes", "Links closed", "code")
+
+    @cached_property
+    def unit_feed_lag_seconds(self) -> Histogram:
+        return self._histogram("unit_feed_lag_seconds", "From recorded to acknowledged by the unit", SLOW)
+
+    @cached_property
+    def unit_delivery_duration_seconds(self) -> Histogram:
+        return self._histogram("unit_delivery_duration_seconds", "From pushed to acknowledged by the unit", FAST)
+
+    @cached_property
+    def unit_commands_expired(self) -> Counter:
+        return self._counter("unit_commands_expired", "Unit commands not applied by their deadline")
+
+    @cached_property
+    def unit_calls(self) -> Counter:
+        return self._counter("unit_calls", "Live calls to units", "result")
+
+    @cached_property
+    def unit_call_duration_seconds(self) -> Histogram:
+        return self._histogram("unit_call_duration_seconds", "Live calls to units", FAST, "result")
+
+    @cached_property
+    def queue_wait_seconds(self) -> Histogram:
+        return self._histogram("queue_wait_seconds", "From arrival to called", SLOW, "acuity")
+
+    # Agent
+    @cached_property
+    def agent_outbox_messages(self) -> Gauge:
+        return self._gauge("agent_outbox_messages", "Commands made here that wait to go up")
+
+    @cached_property
+    def agent_journal_bytes(self) -> Gauge:
+        return self._gauge("agent_journal_bytes", "Size of the local store")
+
+    @cached_property
+    def agent_connected(self) -> Gauge:
+        return self._gauge("agent_connected", "1 while the link is up")
+
+    @cached_property
+    def agent_clock_skew_seconds(self) -> Gauge:
+        return self._gauge("agent_clock_skew_seconds", "Our clock against the bridge's")
+
+    @cached_property
+    def agent_last_ack_timestamp_seconds(self) -> Gauge:
+        return self._gauge("agent_last_ack_timestamp_seconds", "When a position was last acknowledged")
+
+    # What runs
+    @cached_property
+    def build(self) -> Info:
+        return Info("carespine_build", "What runs: version and commit", registry=self.registry)
+
+    def _counter(self, name: str, help: str, *labels: str) -> Counter:  # noqa: A002 - Prometheus' own word
+        return Counter(f"carespine_{name}", help, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help: str, *labels: str) -> Gauge:  # noqa: A002 - Prometheus' own word
+        return Gauge(f"carespine_{name}", help, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:  # noqa: A002
+        return Histogram(f"carespine_{name}", help, labels, buckets=buckets, registry=self.registry)
