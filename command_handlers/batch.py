@@ -1,0 +1,383 @@
+"""One batch of messages: look up, load, decide, write, settle. The way of a command between its queue and its receipt.
+
+Which messages form a batch and what happens after trouble is `command_handlers.pump`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+from pydantic import ValidationError
+
+from command_handlers.book import Book, Draft, Memory, NotLoaded
+from command_handlers.deciding import Decision, decide
+from command_handlers.domain.catalogue import aggregate_for
+from command_handlers.domain.decider import Claim
+from command_handlers.domain.processes import prefetch
+from command_handlers.letters import hand_over, letter
+from command_handlers.loading import Block, Receipt, blocks, load, seen_before
+from command_handlers.writing import Parked, Settled, write
+from contracts.catalogue import UnknownWord, command_named
+from contracts.dead_letter import Reason, letter_id_for
+from contracts.envelope import CommandEnvelope, Outcome, Status
+from contracts.ids import partition_of
+from contracts.model import Command
+from contracts.refusals import CommandIdReused
+from infra.broker.errors import BrokerUnavailable
+from infra.broker.publisher import Publisher
+from infra.database import Connection, Pool, connected
+from infra.sealing import KeyNotKnown, SealBroken, Sealer
+from infra.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+MOST_LOADS = 50
+"""A decision that asks for more than this, one after the other, does not end."""
+
+
+class Message(Protocol):
+    """What is needed of a delivery."""
+
+    body: bytes
+    redelivered: bool
+
+
+@dataclass(slots=True)
+class Item:
+    """One message on its way."""
+
+    partition: int
+    message: Message
+    attempted: bool = False
+    """Counted in `command_attempts` for this delivery."""
+    envelope: CommandEnvelope | None = None
+    command: Command | None = None
+    dead: Reason | None = None
+    """Why it cannot even be decided; None: it can."""
+    bug: BaseException | None = None
+
+
+@dataclass(slots=True)
+class Look:
+    """What the database said when the batch began."""
+
+    receipts: dict[UUID, Receipt]
+    blocks: dict[tuple[int, str], Block]
+
+
+@dataclass(slots=True)
+class Result:
+    """What a batch came to: answers for waiting callers."""
+
+    answers: list[tuple[CommandEnvelope, Outcome]] = field(default_factory=list)
+
+
+Rehearse = Callable[[Command], None]
+
+
+class Batches:
+    """Handles batches, one after the other, for the partitions it is given epochs of."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        sealer: Sealer,
+        publisher: Publisher,
+        metrics: Metrics,
+        partitions: int,
+        rehearse: Rehearse = lambda command: None,
+    ) -> None:
+        self._pool = pool
+        self._sealer = sealer
+        self._publisher = publisher
+        self._metrics = metrics
+        self._partitions = partitions
+        self._rehearse = rehearse
+        self.memory = Memory()
+
+    def decode(self, item: Item) -> None:
+        """Read the message; what cannot be read is marked dead with its reason."""
+        try:
+            envelope = CommandEnvelope.model_validate_json(item.message.body)
+        except ValidationError:
+            item.dead = Reason.UNDECODABLE
+            return
+        item.envelope = envelope
+        if partition_of(envelope.unit_id, self._partitions) != item.partition:
+            item.dead = Reason.WRONG_PARTITION
+            return
+        try:
+            item.command = command_named(envelope.type, envelope.type_version).model_validate(envelope.payload)
+        except UnknownWord:
+            item.dead = Reason.UNKNOWN_COMMAND
+        except ValidationError:
+            item.dead = Reason.UNDECODABLE
+
+    async def handle(self, items: Sequence[Item], epochs: dict[int, int]) -> Result:
+        """Settle the items in order, in one transaction; afterwards they may be acknowledged.
+
+        Raises `Fenced`, `ReceiptTaken`, `BlockGone`, `DatabaseUnavailable`, `BrokerUnavailable` or whatever a single
+        item's data makes the database say; then nothing was settled.
+        """
+        at = datetime.now(UTC)
+        result = Result()
+        partitions = {item.partition for item in items}
+        books = {partition: Book(partition, self.memory) for partition in partitions}
+        async with connected(self._pool) as connection:
+            look = await self._look(connection, items, books)
+            settled: list[Settled] = []
+            started = time.perf_counter()
+            for item in items:
+                one = await self._settle(connection, item, books[item.partition], look, at, result)
+                if one is not None:
+                    settled.append(one)
+            decided = time.perf_counter()
+            if settled:
+                await write(connection, self._sealer, epochs, settled, at=at)
+        for book in books.values():
+            book.remember()
+        result.answers.extend((one.envelope, one.outcome) for one in settled)
+        self._measure(settled, decided - started, time.perf_counter() - decided)
+        return result
+
+    async def _look(self, connection: Connection, items: Sequence[Item], books: dict[int, Book]) -> Look:
+        live = [item.envelope for item in items if item.envelope is not None]
+        receipts = await seen_before(connection, (envelope.command_id for envelope in live))
+        held = await blocks(connection, books)
+        await self._load_ahead(connection, items, books)
+        return Look(receipts, held)
+
+    async def _load_ahead(self, connection: Connection, items: Sequence[Item], books: dict[int, Book]) -> None:
+        """Have at hand what the commands will look at. Trouble with one stream's events is left to its own command."""
+        decidable = [(item.partition, item.envelope, item.command) for item in items if item.envelope and item.command]
+        units = {(partition, f"unit-{envelope.unit_id}") for partition, envelope, _ in decidable}
+        try:
+            await load(connection, self._sealer, books, streams=units, claims=())
+            streams: set[tuple[int, str]] = set()
+            claims: set[tuple[int, str, Claim]] = set()
+            at = datetime.now(UTC)
+            for partition, envelope, command in decidable:
+                wanted, consulted = prefetch(command, Draft(books[partition], envelope, at))
+                streams.update((partition, stream) for stream in wanted)
+                claims.update((partition, envelope.unit_id, claim) for claim in consulted)
+            await load(connection, self._sealer, books, streams=streams, claims=claims)
+        except KeyNotKnown:
+            raise
+        except (UnknownWord, SealBroken, NotLoaded, ValueError, LookupError) as why:
+            # Decided one by one, each command meets its own trouble, and only its own.
+            log.warning("batch.load_ahead_failed", error_type=type(why).__name__)
+
+    async def _settle(
+        self, connection: Connection, item: Item, book: Book, look: Look, at: datetime, result: Result
+    ) -> Settled | None:
+        envelope, command = item.envelope, item.command
+        if envelope is None or item.dead is Reason.WRONG_PARTITION:
+            await self._bury(item, at)
+            return None
+        receipt = look.receipts.get(envelope.command_id)
+        if receipt is not None and not (receipt.status == "failed" and envelope.replay):
+            result.answers.append((envelope, _again(receipt, envelope)))
+            return None
+        if item.dead is not None or command is None:
+            stream = _stream_of(book, envelope, command, at) if command else None
+            return self._remembered(await self._poison(item, book, look, at, stream=stream), look)
+        try:
+            decision = await self._decide(connection, envelope, command, book, at)
+        except (BrokerUnavailable, KeyNotKnown):
+            raise
+        except Exception as bug:  # noqa: BLE001 - a bug in a rule is one command's poison, never the partition's end
+            item.bug, item.dead = bug, Reason.BUG
+            stream = _stream_of(book, envelope, command, at)
+            return self._remembered(await self._poison(item, book, look, at, stream=stream), look)
+        held = self._held_by(decision, look, book.partition, envelope)
+        if held is not None:
+            return self._remembered(await self._park(item, held, look, at), look)
+        return self._remembered(_settled(item, envelope, decision, book.partition), look)
+
+    async def _decide(
+        self, connection: Connection, envelope: CommandEnvelope, command: Command, book: Book, at: datetime
+    ) -> Decision:
+        self._rehearse(command)
+        for _ in range(MOST_LOADS):
+            try:
+                return decide(book, envelope, command, at=at)
+            except NotLoaded as missing:
+                place = book.partition
+                await load(
+                    connection,
+                    self._sealer,
+                    {place: book},
+                    streams=[(place, missing.stream)] if missing.stream else [],
+                    claims=[(place, envelope.unit_id, missing.claim)] if missing.claim else [],
+                )
+        raise RecursionError(f"{MOST_LOADS} loads for one command")
+
+    def _held_by(
+        self, decision: Decision, look: Look, partition: int, envelope: CommandEnvelope
+    ) -> Block | None:
+        """The block this command has to wait behind, if one of the streams it concerns is held."""
+        if not look.blocks or envelope.replay:
+            return None
+        concerned = {decision.stream} if decision.stream else set()
+        if decision.draft is not None:
+            concerned |= decision.draft.streams()
+        for stream in sorted(concerned):
+            if (block := look.blocks.get((partition, stream))) is not None:
+                return block
+        return None
+
+    async def _park(self, item: Item, block: Block, look: Look, at: datetime) -> Settled:
+        item.dead = Reason.PARKED
+        return await self._dead(item, look, at, Parked(block.stream, block.block_id, opens=False), seq=block.letters)
+
+    async def _poison(self, item: Item, book: Book, look: Look, at: datetime, *, stream: str | None) -> Settled:
+        assert item.envelope is not None and item.dead is not None, "only what was read can be poison"
+        self._metrics.dead_letters.labels(reason=item.dead.value, origin="commands").inc()
+        if stream is None or item.envelope.replay:
+            return await self._dead(item, look, at, None, seq=0)
+        if (block := look.blocks.get((book.partition, stream))) is not None:
+            return await self._park(item, block, look, at)
+        letter_id = letter_id_for(item.envelope.command_id)
+        return await self._dead(item, look, at, Parked(stream, letter_id, opens=True), seq=0)
+
+    async def _dead(self, item: Item, look: Look, at: datetime, parked: Parked | None, *, seq: int) -> Settled:
+        envelope, reason = item.envelope, item.dead
+        assert envelope is not None and reason is not None, "only what was read can be parked"
+        dead = letter(
+            item.message.body,
+            command_id=envelope.command_id,
+            command_type=envelope.type,
+            reason=reason,
+            partition=item.partition,
+            at=at,
+            bug=item.bug,
+            stream=parked.stream if parked else None,
+            block_id=parked.block_id if parked else None,
+            seq=seq,
+        )
+        # Before the receipt is written: a letter too many is recognised by its receipt, one too few would be a loss.
+        await hand_over(self._publisher, dead)
+        log.warning("command.dead_lettered", command_id=str(envelope.command_id), reason=reason.value)
+        if parked is not None:
+            key = (item.partition, parked.stream)
+            look.blocks[key] = Block(item.partition, parked.stream, parked.block_id, seq + 1)
+        outcome = Outcome(
+            command_id=envelope.command_id,
+            type=envelope.type,
+            unit_id=envelope.unit_id,
+            status=Status.FAILED,
+            code="parked" if reason is Reason.PARKED else "poison",
+            detail=_WHY_FAILED[reason is Reason.PARKED],
+            partition=item.partition,
+            dead_letter_id=dead.letter_id,
+        )
+        return Settled(envelope, outcome, parked=parked, attempted=item.attempted)
+
+    async def _bury(self, item: Item, at: datetime) -> None:
+        """A message that names no command of this partition: nobody waits for it, the desk gets it as it is."""
+        assert item.dead is not None, "only what is dead is buried"
+        self._metrics.dead_letters.labels(reason=item.dead.value, origin="commands").inc()
+        dead = letter(
+            item.message.body, command_id=None, command_type=None, reason=item.dead, partition=item.partition, at=at
+        )
+        await hand_over(self._publisher, dead)
+        log.warning("message.dead_lettered", partition=item.partition, reason=item.dead.value)
+
+    def _remembered(self, settled: Settled, look: Look) -> Settled:
+        """The same id further on in this batch is answered like one seen before."""
+        envelope, outcome = settled.envelope, settled.outcome
+        look.receipts[envelope.command_id] = Receipt(
+            command_id=envelope.command_id,
+            unit_id=envelope.unit_id,
+            partition=outcome.partition,
+            type=envelope.type,
+            status=outcome.status.value,
+            code=outcome.code,
+            detail=outcome.detail,
+            about=dict(outcome.about) if outcome.about else None,
+            result=outcome.result,
+            position=None,
+            request_hash=envelope.request_hash,
+            dead_letter_id=outcome.dead_letter_id,
+        )
+        return settled
+
+    def _measure(self, settled: Sequence[Settled], deciding: float, writing: float) -> None:
+        for one in settled:
+            self._metrics.commands_settled.labels(outcome=one.outcome.status.value).inc()
+        if settled:
+            self._metrics.append_batch_size.observe(len(settled))
+            self._metrics.append_duration_seconds.observe(writing)
+            self._metrics.command_stage_duration_seconds.labels(stage="decide").observe(deciding)
+
+
+_WHY_FAILED = {
+    False: "The command could not be handled and waits at the dead-letter desk.",
+    True: "An earlier command of the same record waits at the dead-letter desk; this one waits behind it.",
+}
+
+
+def _stream_of(book: Book, envelope: CommandEnvelope, command: Command, at: datetime) -> str | None:
+    try:
+        return aggregate_for(command).stream(command, Draft(book, envelope, at))
+    except Exception:  # noqa: BLE001 - the rule that names the stream may be the bug itself
+        return None
+
+
+def _settled(item: Item, envelope: CommandEnvelope, decision: Decision, partition: int) -> Settled:
+    draft = decision.draft
+    if draft is not None:
+        draft.enter()
+    outcome = Outcome(
+        command_id=envelope.command_id,
+        type=envelope.type,
+        unit_id=envelope.unit_id,
+        status=decision.status,
+        code=decision.code,
+        detail=decision.detail,
+        about=decision.about,
+        result=decision.result,
+        partition=partition,
+    )
+    return Settled(
+        envelope,
+        outcome,
+        events=draft.events if draft else (),
+        holds=draft.holds if draft else None,
+        timers=decision.timers,
+        attempted=item.attempted,
+    )
+
+
+def _again(receipt: Receipt, envelope: CommandEnvelope) -> Outcome:
+    """The first answer again; or no, when the id was used for something else."""
+    if receipt.request_hash != envelope.request_hash or receipt.unit_id != envelope.unit_id:
+        return Outcome(
+            command_id=envelope.command_id,
+            type=envelope.type,
+            unit_id=envelope.unit_id,
+            status=Status.REFUSED,
+            code=CommandIdReused.code(),
+            detail=CommandIdReused.message(),
+            partition=receipt.partition,
+        )
+    return Outcome(
+        command_id=receipt.command_id,
+        type=receipt.type,
+        unit_id=receipt.unit_id,
+        status=Status(receipt.status),
+        code=receipt.code,
+        detail=receipt.detail,
+        about=receipt.about,
+        result=receipt.result,
+        partition=receipt.partition,
+        position=receipt.position,
+        dead_letter_id=receipt.dead_letter_id,
+    )

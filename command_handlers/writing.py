@@ -1,0 +1,256 @@
+"""Writing a decided batch in one transaction: positions, events, receipts, claims, timers, blocks. All of it or nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid5
+
+import orjson
+from psycopg.types.json import Jsonb
+
+from command_handlers.book import Written
+from command_handlers.domain.decider import Claim, Timer
+from command_handlers.loading import claim_key
+from contracts.envelope import CommandEnvelope, Json, Origin, Outcome
+from contracts.identity import SYSTEM
+from infra.database import Connection
+from infra.event_log import NewEvent, append, notify, reserve
+from infra.sealing import Sealer, place, split
+
+
+class ReceiptTaken(Exception):
+    """Somebody answered one of these commands meanwhile; look again and decide again."""
+
+
+class BlockGone(Exception):
+    """A stream was released while something was being parked behind it; look again and decide again."""
+
+
+@dataclass(slots=True)
+class Parked:
+    """A new place in a stream's block: the first letter opens it."""
+
+    stream: str
+    block_id: UUID
+    opens: bool
+
+
+@dataclass(slots=True)
+class Settled:
+    """One command as it is to be written. `outcome.position` is filled in when it is."""
+
+    envelope: CommandEnvelope
+    outcome: Outcome
+    events: Sequence[Written] = ()
+    holds: Mapping[Claim, str | None] | None = None
+    timers: Sequence[Timer] = ()
+    parked: Parked | None = None
+    attempted: bool = False
+    """Taken up alone after a redelivery, so a row in `command_attempts` is to be cleared."""
+
+
+_RECEIPTS = """
+INSERT INTO command_receipts (command_id, unit_id, partition, type, status, code, detail, about, result, position,
+    request_hash, actor, causation_id, dead_letter_id, issued_at)
+SELECT * FROM unnest(%b::uuid[], %b::text[], %b::int[], %b::text[], %b::text[], %b::text[], %b::text[],
+    %b::text[]::jsonb[], %b::text[]::jsonb[], %b::bigint[], %b::text[], %b::text[]::jsonb[], %b::uuid[], %b::uuid[],
+    %b::timestamptz[])
+ON CONFLICT (command_id) DO UPDATE SET status = EXCLUDED.status, code = EXCLUDED.code, detail = EXCLUDED.detail,
+    about = EXCLUDED.about, result = EXCLUDED.result, position = EXCLUDED.position,
+    dead_letter_id = EXCLUDED.dead_letter_id, recorded_at = clock_timestamp()
+WHERE command_receipts.status = 'failed' AND EXCLUDED.command_id = ANY(%b::uuid[])
+"""
+_TAKE = """
+INSERT INTO claims (unit_id, kind, key, holder) SELECT * FROM unnest(%s::text[], %s::text[], %s::bytea[], %s::text[])
+ON CONFLICT (unit_id, kind, key) DO UPDATE SET holder = EXCLUDED.holder
+"""
+_FREE = """
+DELETE FROM claims c USING unnest(%s::text[], %s::text[], %s::bytea[]) AS freed (u, k, h)
+WHERE c.unit_id = u AND c.kind = k AND c.key = h
+"""
+
+
+async def write(
+    connection: Connection, sealer: Sealer, epochs: Mapping[int, int], batch: Sequence[Settled], *, at: datetime
+) -> None:
+    """Write the batch and commit. Raises `Fenced`, `ReceiptTaken`, `BlockGone`; then nothing was written."""
+    subjects = _subjects(batch)
+    try:
+        async with connection.transaction():
+            first = await reserve(connection, _counts(epochs, batch))
+            await sealer.create(connection, subjects)
+            await append(connection, _placed(sealer, first, batch))
+            await _write_receipts(connection, batch)
+            await _write_claims(connection, sealer, batch)
+            await _write_timers(connection, batch)
+            await _write_blocks(connection, batch)
+            await _clear_attempts(connection, batch)
+            if any(settled.events for settled in batch):
+                await notify(connection)
+    except BaseException:
+        # A key made in a transaction that did not commit must not be used again.
+        sealer.forget(subjects)
+        for settled in batch:
+            settled.outcome = settled.outcome.model_copy(update={"position": None})
+        raise
+
+
+def _counts(epochs: Mapping[int, int], batch: Sequence[Settled]) -> dict[int, tuple[int, int]]:
+    # A partition with receipts only is reserved with 0: the fence holds for answers too.
+    counts = Counter({settled.outcome.partition: 0 for settled in batch})
+    for settled in batch:
+        counts[settled.outcome.partition] += len(settled.events)
+    return {partition: (epochs[partition], count) for partition, count in counts.items()}
+
+
+def _subjects(batch: Sequence[Settled]) -> dict[str, str]:
+    return {
+        subject: settled.envelope.unit_id
+        for settled in batch
+        for written in settled.events
+        if (subject := written.event.subject()) is not None
+    }
+
+
+def _placed(sealer: Sealer, first: Mapping[int, int], batch: Sequence[Settled]) -> list[tuple[int, int, NewEvent]]:
+    placed: list[tuple[int, int, NewEvent]] = []
+    next_position = dict(first)
+    for settled in batch:
+        partition = settled.outcome.partition
+        actor = settled.envelope.actor.model_dump_json(by_alias=True, exclude_none=True) if settled.events else ""
+        for written in settled.events:
+            placed.append((partition, next_position[partition], _new_event(sealer, settled.envelope, written, actor)))
+            next_position[partition] += 1
+        if settled.events:
+            settled.outcome = settled.outcome.model_copy(update={"position": next_position[partition] - 1})
+    return placed
+
+
+def _new_event(sealer: Sealer, envelope: CommandEnvelope, written: Written, actor: str) -> NewEvent:
+    event = written.event
+    clear, hidden = split(event, event.to_dict())
+    subject = event.subject() if hidden else None
+    sealed = None
+    if hidden and subject:
+        sealed = sealer.seal(subject, place(written.stream, written.version), hidden)
+    return NewEvent(
+        unit_id=envelope.unit_id,
+        stream=written.stream,
+        stream_version=written.version,
+        type=event.type_name(),
+        type_version=event.version,
+        payload=orjson.dumps(clear).decode(),
+        sealed=sealed,
+        subject=subject,
+        command_id=envelope.command_id,
+        causation_id=envelope.causation_id,
+        correlation_id=envelope.correlation_id,
+        actor=actor,
+        occurred_at=envelope.issued_at,
+    )
+
+
+def _json(value: Json | None) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+async def _write_receipts(connection: Connection, batch: Sequence[Settled]) -> None:
+    rows = [
+        (
+            settled.envelope.command_id,
+            settled.envelope.unit_id,
+            settled.outcome.partition,
+            settled.envelope.type,
+            settled.outcome.status.value,
+            settled.outcome.code,
+            settled.outcome.detail,
+            _json(settled.outcome.about),
+            _json(settled.outcome.result),
+            settled.outcome.position,
+            settled.envelope.request_hash,
+            settled.envelope.actor.model_dump_json(by_alias=True, exclude_none=True),
+            settled.envelope.causation_id,
+            settled.outcome.dead_letter_id,
+            settled.envelope.issued_at,
+        )
+        for settled in batch
+    ]
+    replayed = [settled.envelope.command_id for settled in batch if settled.envelope.replay]
+    columns: list[list[object]] = [list(column) for column in zip(*rows, strict=True)]
+    cursor = await connection.execute(_RECEIPTS, [*columns, replayed])
+    if cursor.rowcount != len(rows):
+        raise ReceiptTaken
+
+
+async def _write_claims(connection: Connection, sealer: Sealer, batch: Sequence[Settled]) -> None:
+    final: dict[tuple[str, Claim], str | None] = {}
+    for settled in batch:
+        for claim, holder in (settled.holds or {}).items():
+            final[settled.envelope.unit_id, claim] = holder
+    taken = [
+        (unit, claim.kind, claim_key(sealer, unit, claim), holder) for (unit, claim), holder in final.items() if holder
+    ]
+    freed = [
+        (unit, claim.kind, claim_key(sealer, unit, claim)) for (unit, claim), holder in final.items() if holder is None
+    ]
+    if freed:
+        await connection.execute(_FREE, [list(column) for column in zip(*freed, strict=True)])
+    if taken:
+        await connection.execute(_TAKE, [list(column) for column in zip(*taken, strict=True)])
+
+
+async def _write_timers(connection: Connection, batch: Sequence[Settled]) -> None:
+    for settled in batch:
+        for timer in settled.timers:
+            envelope = _timer_envelope(settled.envelope, timer)
+            await connection.execute(
+                "INSERT INTO timers (timer_id, partition, due_at, envelope) VALUES (%s, %s, %s, %s) "
+                "ON CONFLICT (timer_id) DO NOTHING",
+                (envelope.command_id, settled.outcome.partition, timer.due_at, Jsonb(envelope.to_dict())),
+            )
+
+
+def _timer_envelope(cause: CommandEnvelope, timer: Timer) -> CommandEnvelope:
+    type_name = timer.command.type_name()
+    return CommandEnvelope(
+        command_id=uuid5(cause.command_id, f"timer:{type_name}"),
+        type=type_name,
+        unit_id=cause.unit_id,
+        payload=timer.command.to_dict(),
+        actor=SYSTEM,
+        issued_at=timer.due_at,
+        request_hash=f"timer:{type_name}",
+        origin=Origin.TIMER,
+        correlation_id=cause.correlation_id,
+        causation_id=cause.command_id,
+    )
+
+
+async def _write_blocks(connection: Connection, batch: Sequence[Settled]) -> None:
+    for settled in batch:
+        parked = settled.parked
+        if parked is None:
+            continue
+        place_of = (settled.outcome.partition, parked.stream, parked.block_id)
+        if parked.opens:
+            await connection.execute(
+                "INSERT INTO stream_blocks (partition, stream, block_id) VALUES (%s, %s, %s)", place_of
+            )
+            continue
+        cursor = await connection.execute(
+            "UPDATE stream_blocks SET letters = letters + 1 WHERE partition = %s AND stream = %s AND block_id = %s",
+            place_of,
+        )
+        if cursor.rowcount != 1:
+            raise BlockGone(parked.stream)
+
+
+async def _clear_attempts(connection: Connection, batch: Sequence[Settled]) -> None:
+    attempted = [settled.envelope.command_id for settled in batch if settled.attempted]
+    if attempted:
+        await connection.execute("DELETE FROM command_attempts WHERE command_id = ANY(%s)", (attempted,))
+
+
