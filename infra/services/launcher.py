@@ -115,18 +115,23 @@ def ensure_services(var: Path, *, say: Callable[[str], None] | None = None) -> S
         return _services(postgres_url, postgres, rabbitmq_url, rabbitmq)
 
 
-def running_services(var: Path) -> Services | None:
-    """The services as they are now, without starting anything; None unless both answer."""
+@dataclass(frozen=True)
+class RunningUrls:
+    """Where the services are at this moment. Given URLs are passed on untried; ours stand here only if they answer."""
+
+    postgres: str | None
+    rabbitmq: str | None
+
+
+def running_urls(var: Path) -> RunningUrls:
+    """Look, without starting anything."""
     private_postgres, private_rabbitmq, containers = _places(var, _tell)
-    postgres_url = os.environ.get("CARESPINE_POSTGRES_URL")
-    rabbitmq_url = os.environ.get("CARESPINE_RABBITMQ_URL")
-    postgres = None if postgres_url else _running(private_postgres, containers.postgres)
-    rabbitmq = None if rabbitmq_url else _running(private_rabbitmq, containers.rabbitmq)
-    postgres_url = postgres_url or (postgres.url if postgres else None)
-    rabbitmq_url = rabbitmq_url or (rabbitmq.url if rabbitmq else None)
-    if not postgres_url or not rabbitmq_url:
-        return None
-    return _services(postgres_url, postgres, rabbitmq_url, rabbitmq)
+    postgres = _running(private_postgres, containers.postgres)
+    rabbitmq = _running(private_rabbitmq, containers.rabbitmq)
+    return RunningUrls(
+        postgres=os.environ.get("CARESPINE_POSTGRES_URL") or (postgres.url if postgres else None),
+        rabbitmq=os.environ.get("CARESPINE_RABBITMQ_URL") or (rabbitmq.url if rabbitmq else None),
+    )
 
 
 def stop_services(var: Path) -> list[str]:

@@ -1,0 +1,1 @@
+"""The `carespine` command: one module for each subject; `app` puts them together."""

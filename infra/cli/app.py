@@ -1,0 +1,66 @@
+"""The `carespine` command put together, and how what went wrong becomes an exit code.
+
+Commands import what they work with when they are called, so that `--help` and completion stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from infra.cli import checks, local, schema, tokens
+from infra.cli.exit_codes import ExitCode
+from infra.cli.printing import fail
+from infra.services.detached import ServiceTrouble
+
+OTHERS = {"demo": "infra.cli.demo", "import": "infra.cli.import_fhir", "dead-letters": "infra.cli.dead_letters"}
+"""Commands with a module of their own: each has an `app`, a function (one command) or a Typer (several)."""
+
+
+class Answering(TyperGroup):
+    """Turns the known ways to fail into a message and an exit code; anything else is a bug and shows its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:  # Any: typer's context, whose module differs between its releases
+        from infra.settings import SettingsError
+
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except ServiceTrouble as trouble:
+            fail(str(trouble), ExitCode.UNREACHABLE)
+        except SettingsError as trouble:
+            fail(str(trouble), ExitCode.USAGE)
+        except TimeoutError as trouble:
+            fail(str(trouble) or "timed out", ExitCode.TIMED_OUT)
+
+
+app = typer.Typer(
+    cls=Answering,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # its panels print local variables, and those may be about a patient
+    help="Connects a health network to its healthcare units. Start with `carespine up` or `carespine demo`.",
+)
+app.command()(local.up)
+app.command()(local.down)
+app.command()(local.status)
+app.command()(local.logs)
+app.command()(schema.migrate)
+app.command()(checks.doctor)
+app.command()(tokens.token)
+for name, module in OTHERS.items():
+    if importlib.util.find_spec(module):
+        command = importlib.import_module(module).app
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+
+
+def main() -> None:
+    """The console script."""
+    app()

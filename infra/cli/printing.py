@@ -1,0 +1,42 @@
+"""How commands speak: results on standard output, everything about the way there on standard error, colour on terminals only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from infra.cli.exit_codes import ExitCode
+
+
+def result(text: str) -> None:
+    """A line of the answer itself."""
+    sys.stdout.write(text + "\n")
+
+
+def result_json(content: Any) -> None:  # Any: whatever JSON can say
+    """The answer as JSON, indented for readers and stable for programs."""
+    result(json.dumps(content, indent=2))
+
+
+def progress(text: str) -> None:
+    """A line about what is being done."""
+    typer.echo(text, err=True)
+
+
+def terminal() -> Console:
+    """A console on standard output that leaves out colour and width where nobody looks."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def fail(text: str, code: ExitCode) -> NoReturn:
+    """Say what went wrong and end with the code for it."""
+    typer.echo(text, err=True)
+    raise typer.Exit(code)

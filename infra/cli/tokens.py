@@ -1,0 +1,42 @@
+"""`carespine token`: a bearer token for local use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from contracts.identity import Role
+from infra.cli.exit_codes import ExitCode
+from infra.cli.printing import fail, result
+
+
+def token(
+    role: Annotated[str, typer.Option(help="staff, ops, unit, or one of a unit's people: " + ", ".join(Role))],
+    unit: Annotated[
+        str | None, typer.Option(help="The one unit the bearer works for; the whole network if left out.")
+    ] = None,
+    ttl: Annotated[int, typer.Option(min=1, help="Seconds it is good for.")] = 3600,
+    subject: Annotated[str | None, typer.Option(help="The account id it speaks for.")] = None,
+) -> None:
+    """Print a token, and nothing else."""
+    from infra.installation import Places, ensure_keys
+    from infra.settings import SettingsError
+    from infra.tokens import mint
+
+    allowed = [one.value for one in Role if one is not Role.SYSTEM]
+    if role not in allowed:
+        fail(f"there is no role {role!r}; there are: {', '.join(allowed)}", ExitCode.USAGE)
+    if role == Role.UNIT and unit is None:
+        fail("a unit's token needs --unit", ExitCode.USAGE)
+    key = ensure_keys(Places.of_this_command()).get("CARESPINE_TOKEN_PRIVATE_KEY")
+    if key is None:
+        raise SettingsError({"TOKEN_PRIVATE_KEY": "is missing"})
+    result(mint(_pem(key), role=Role(role), unit=unit, subject=subject, ttl=ttl))
+
+
+def _pem(key: str) -> str:
+    """The key itself, where the variable holds the path to it."""
+    from pathlib import Path
+
+    return key if key.startswith("-----BEGIN") else Path(key).read_text()
