@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from infra.services.detached import write_private
@@ -83,8 +83,6 @@ class Plan:
     gateway_url: str
     bridges: list[dict[str, str]]
     """`unit_url` and `portal_url` of each bridge."""
-    services: dict[str, str] = field(default_factory=dict)
-    """The URLs of `postgres` and `rabbitmq`."""
 
     def write(self, path: Path) -> None:
         """Keep the plan where the supervisor reads it; only we may read it, since it holds passwords and keys."""
@@ -141,7 +139,6 @@ def make_plan(
         programs=programs,
         gateway_url=f"http://{LOOPBACK}:{ports['gateway-1/http']}",
         bridges=bridges,
-        services={"postgres": postgres_url, "rabbitmq": rabbitmq_url},
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from infra.installation import Plan
     from infra.running import ProcessStatus
+    from infra.services.launcher import RunningUrls
 
 READY_DEADLINE = 90.0
 
@@ -81,21 +82,17 @@ def status(
     """What runs here and where it can be reached; exit code 3 if nothing does."""
     from infra.installation import Places, Plan
     from infra.running import processes
-    from infra.services.launcher import running_services
+    from infra.services.launcher import running_urls
 
     places = Places.of_this_command()
-    services, seen = running_services(places.var), processes(places)
-    plan = Plan.read(places.plan) if seen else None
-    if services is None and not seen:
+    services, seen = running_urls(places.var), processes(places)
+    if not seen and services.postgres is None and services.rabbitmq is None:
         fail("nothing runs here: start it with `carespine up`", ExitCode.UNREACHABLE)
-    urls = dict(plan.services) if plan else {}
-    if services:
-        urls = {"postgres": services.postgres_url, "rabbitmq": services.rabbitmq_url}
-    report = _report(plan, urls, seen)
+    report = _report(Plan.read(places.plan) if seen else None, services, seen)
     if json:
         result_json(report)
     else:
-        _print_table(report, answering=services is not None)
+        _print_table(report)
 
 
 def logs(
@@ -123,15 +120,15 @@ def logs(
         time.sleep(0.3)
 
 
-def _report(plan: Plan | None, urls: dict[str, str], seen: list[ProcessStatus]) -> dict[str, Any]:  # Any: JSON
+def _report(plan: Plan | None, services: RunningUrls, seen: list[ProcessStatus]) -> dict[str, Any]:  # Any: JSON
     """What `status --json` says; others are written against these names."""
     nowhere: dict[str, str | None] = {"unit_url": None, "portal_url": None}
     return {
         "gateway": {"url": plan.gateway_url if plan else None},
         "bridge": plan.bridges[0] if plan else nowhere,
         "bridges": plan.bridges if plan else [],
-        "postgres": {"url": urls.get("postgres")},
-        "rabbitmq": {"url": urls.get("rabbitmq")},
+        "postgres": {"url": services.postgres},
+        "rabbitmq": {"url": services.rabbitmq},
         "processes": [
             {
                 "name": process.name,
@@ -145,14 +142,15 @@ def _report(plan: Plan | None, urls: dict[str, str], seen: list[ProcessStatus]) 
     }
 
 
-def _print_table(report: dict[str, Any], *, answering: bool) -> None:  # Any: JSON
+def _print_table(report: dict[str, Any]) -> None:  # Any: JSON
     from rich.table import Table
 
     from infra.cli.printing import terminal
 
     table = Table("what", "state", "where", box=None, pad_edge=False)
     for name in ("postgres", "rabbitmq"):
-        table.add_row(name, "answers" if answering else "silent", _without_password(report[name]["url"] or ""))
+        url = report[name]["url"]
+        table.add_row(name, "answers" if url else "silent", _without_password(url or ""))
     for process in report["processes"]:
         restarts = f" (started again {process['restarts']} times)" if process["restarts"] else ""
         table.add_row(process["name"], process["state"] + restarts, f"pid {process['pid']}  {process['health_url']}")

@@ -1,4 +1,4 @@
-"""How commands speak: results on standard output, everything about the way there on standard error, colour on terminals only."""
+"""How commands speak: results on standard output, the way there on standard error, colour on terminals only."""
 
 from __future__ import annotations
 

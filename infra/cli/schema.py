@@ -16,15 +16,13 @@ DEADLINE = 600
 def migrate() -> None:
     """Bring database and broker to this release; does nothing where they are. Safe while the previous release runs."""
     from infra.installation import Places
-    from infra.services.launcher import running_services
+    from infra.services.launcher import running_urls
 
-    services = running_services(Places.of_this_command().var)
-    if services is None:
-        fail(
-            "no database to migrate: `carespine up --services-only`, or set CARESPINE_POSTGRES_URL",
-            ExitCode.UNREACHABLE,
-        )
-    bring_to_release(services.postgres_url, services.rabbitmq_url)
+    services = running_urls(Places.of_this_command().var)
+    if services.postgres is None or services.rabbitmq is None:
+        remedy = "`carespine up --services-only`, or set CARESPINE_POSTGRES_URL and CARESPINE_RABBITMQ_URL"
+        fail(f"Postgres or RabbitMQ is missing: {remedy}", ExitCode.UNREACHABLE)
+    bring_to_release(services.postgres, services.rabbitmq)
     result("schema and topology are those of this release")
 
 
