@@ -16,7 +16,7 @@ import orjson
 
 from contracts.envelope import Json
 
-ONSETS = ("b", "br", "d", "dr", "f", "gl", "h", "j", "k", "kr", "l", "m", "n", "pl", "r", "s", "st", "t", "tr", "v", "z")
+ONSETS = ("b", "br", "d", "dr", "f", "gl", "h", "j", "k", "kr", "l", "m", "n", "pl", "r", "s", "st", "t", "tr", "v")
 VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "io", "á", "ö")
 CODAS = ("", "", "", "l", "m", "n", "r", "s", "th", "nd")
 PLACES = ("ford", "mouth", "stead", "wick", "haven", "field", "burgh", "dale")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from contracts.identity import Role
 from infra.cli.exit_codes import ExitCode
 from infra.cli.printing import fail, result
+
+if TYPE_CHECKING:
+    from infra.installation import Places
 
 
 def token(
@@ -20,19 +23,26 @@ def token(
     subject: Annotated[str | None, typer.Option(help="The account id it speaks for.")] = None,
 ) -> None:
     """Print a token, and nothing else."""
-    from infra.installation import Places, ensure_keys
-    from infra.settings import SettingsError
-    from infra.tokens import mint
+    from infra.installation import Places
 
     allowed = [one.value for one in Role if one is not Role.SYSTEM]
     if role not in allowed:
         fail(f"there is no role {role!r}; there are: {', '.join(allowed)}", ExitCode.USAGE)
     if role == Role.UNIT and unit is None:
         fail("a unit's token needs --unit", ExitCode.USAGE)
-    key = ensure_keys(Places.of_this_command()).get("CARESPINE_TOKEN_PRIVATE_KEY")
+    result(minted(Places.of_this_command(), Role(role), unit=unit, subject=subject, ttl=ttl))
+
+
+def minted(places: Places, role: Role, *, unit: str | None = None, subject: str | None = None, ttl: int = 3600) -> str:
+    """A token signed with the installation's own key; SettingsError where it has none."""
+    from infra.installation import ensure_keys
+    from infra.settings import SettingsError
+    from infra.tokens import mint
+
+    key = ensure_keys(places).get("CARESPINE_TOKEN_PRIVATE_KEY")
     if key is None:
         raise SettingsError({"TOKEN_PRIVATE_KEY": "is missing"})
-    result(mint(_pem(key), role=Role(role), unit=unit, subject=subject, ttl=ttl))
+    return mint(_pem(key), role=role, unit=unit, subject=subject, ttl=ttl)
 
 
 def _pem(key: str) -> str:

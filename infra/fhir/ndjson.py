@@ -33,8 +33,6 @@ class Line:
 
     number: int
     """Counted from 1, as editors do."""
-    size: int
-    """Bytes, the line end among them."""
     found: Json | NotUsable
 
 
@@ -44,15 +42,14 @@ def read(path: Path, resource_type: str) -> Iterator[Line]:
         number = 0
         while raw := file.readline(MAX_LINE_BYTES + 1):
             number += 1
-            size = len(raw)
-            whole = size <= MAX_LINE_BYTES
+            whole = len(raw) <= MAX_LINE_BYTES
             while not raw.endswith(b"\n") and (rest := file.readline(MAX_LINE_BYTES)):
-                raw, size, whole = rest, size + len(rest), False
+                raw, whole = rest, False
             text = raw.removeprefix(BYTE_ORDER_MARK).strip() if number == 1 else raw.strip()
             if not whole:
-                yield Line(number, size, NotUsable("line_too_long"))
+                yield Line(number, NotUsable("line_too_long"))
             elif text:
-                yield Line(number, size, _resource(text, resource_type))
+                yield Line(number, _resource(text, resource_type))
 
 
 def _resource(text: bytes, resource_type: str) -> Json | NotUsable:

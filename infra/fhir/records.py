@@ -70,9 +70,10 @@ class Record:
 class Units:
     """The imported units: whose organization is which, and where a patient without one belongs."""
 
-    def __init__(self, by_organization: Mapping[str, str]) -> None:
+    def __init__(self, by_organization: Mapping[str, str], *, stray: str | None = None) -> None:
+        """`stray`: the one unit for all patients without a managing organization, instead of spreading them."""
         self._by_organization = dict(by_organization)
-        self._sorted = sorted(set(by_organization.values()))
+        self._sorted = [stray] if stray else sorted(set(by_organization.values()))
 
     def of(self, organization_id: str) -> str | None:
         """The unit of an organization, or None when it is not among the imported ones."""
