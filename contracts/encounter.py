@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from contracts.identity import ADMINS, CLINICAL, Role
-from contracts.ids import Department, EncounterId, PatientId, QueueEntryId
+from contracts.ids import Department, EncounterId, PatientId, QueueEntryId, TimedEntryId
 from contracts.model import Command, Event, Refusal, Sealed
 from contracts.queue import Priority, PriorityCode
 
@@ -45,7 +45,7 @@ class CheckIn(_EncounterCommand):
 
     may: ClassVar[frozenset[Role]] = RECEPTION
     patient_id: PatientId
-    queue_entry_id: QueueEntryId
+    queue_entry_id: TimedEntryId
     department: Department
     priority: Priority = PriorityCode.ROUTINE
     encounter_class: EncounterClass = EncounterClass.AMBULATORY
@@ -91,7 +91,7 @@ class MoveToDepartment(_EncounterCommand):
 
     may: ClassVar[frozenset[Role]] = frozenset()
     department: Department
-    queue_entry_id: QueueEntryId
+    queue_entry_id: TimedEntryId
 
 
 class _EncounterEvent(Event):

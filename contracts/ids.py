@@ -14,7 +14,7 @@ from uuid import UUID
 from zlib import crc32
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 UnitId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
 """Stands in routing keys and queue bindings, so its alphabet is narrow."""
@@ -26,6 +26,18 @@ EncounterId = NewType("EncounterId", UUID)
 QueueEntryId = NewType("QueueEntryId", UUID)
 UnitCommandId = NewType("UnitCommandId", UUID)
 CommandId = NewType("CommandId", UUID)
+
+_YEAR_9999: Final = 253_370_764_800_000
+
+
+def _timed(value: QueueEntryId) -> QueueEntryId:
+    if value.version != 7 or value.int >> 80 >= _YEAR_9999:
+        raise ValueError("not a UUIDv7 of this age: a queue entry's id tells its service day")
+    return value
+
+
+TimedEntryId = Annotated[QueueEntryId, AfterValidator(_timed)]
+"""A queue entry's id as commands give it: a UUIDv7, whose instant decides the service day."""
 
 
 def _slug(value: object) -> object:

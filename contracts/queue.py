@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field
 
 from contracts.identity import PEOPLE, Role
-from contracts.ids import Department, EncounterId, PatientId, QueueEntryId
+from contracts.ids import Department, EncounterId, PatientId, QueueEntryId, TimedEntryId
 from contracts.model import Command, Event, Instant, Refusal
 
 DESK = PEOPLE | {Role.UNIT}
@@ -67,7 +67,7 @@ class Enqueue(_QueueCommand):
     """A patient takes a place in the queue; the entry id's time decides the service day."""
 
     may: ClassVar[frozenset[Role]] = frozenset()
-    entry_id: QueueEntryId
+    entry_id: TimedEntryId
     patient_id: PatientId
     encounter_id: EncounterId
     priority: Priority = PriorityCode.ROUTINE
@@ -83,7 +83,7 @@ class CallNext(_QueueCommand):
 
 
 class _EntryCommand(_QueueCommand):
-    entry_id: QueueEntryId
+    entry_id: TimedEntryId
 
 
 class Recall(_EntryCommand):
@@ -116,7 +116,7 @@ class TransferEntry(_EntryCommand):
     """The patient goes on to another department's queue, with a new entry there."""
 
     to_department: Department
-    new_entry_id: QueueEntryId
+    new_entry_id: TimedEntryId
 
 
 class Leave(_EntryCommand):

@@ -26,19 +26,32 @@ def _known_zone(value: str) -> str:
     return value
 
 
-def _compiles(value: str) -> str:
+_ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
+_MOST_REPEATS = 4
+_MOST_ALTERNATIVES = 8
+
+
+def _harmless(value: str) -> str:
+    """A pattern that no medical record number, however long or odd, can keep busy for more than milliseconds."""
     try:
         re.compile(value)
     except re.error as why:
         raise ValueError(f"not a regular expression: {why}") from None
-    if re.search(r"[+*}]\)?[+*{]|\\[1-9]|\(\?", value):
-        raise ValueError("nested repeats, back references and look-around are not allowed in an MRN pattern")
+    plain = _ATOM.sub("x", value)
+    if "(?" in plain or re.search(r"\\[1-9]", value):
+        raise ValueError("look-around, flags and back references are not allowed in an MRN pattern")
+    if re.search(r"\)[*+{]", plain):
+        raise ValueError("a group may not be repeated in an MRN pattern")
+    if len(re.findall(r"[*+?]|\{\d*,\d*\}", plain)) > _MOST_REPEATS or plain.count("|") > _MOST_ALTERNATIVES:
+        raise ValueError(
+            f"at most {_MOST_REPEATS} open repeats and {_MOST_ALTERNATIVES} alternatives are allowed in an MRN pattern"
+        )
     return value
 
 
 Zone = Annotated[str, StringConstraints(max_length=50), AfterValidator(_known_zone)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
-MrnPattern = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_compiles)]
+MrnPattern = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_harmless)]
 
 
 class UnitAddress(Model):
@@ -169,10 +182,6 @@ class UnitAlreadyRegistered(Refusal):
 
 class UnitIsRetired(Refusal):
     """The unit has left the network and accepts nothing more."""
-
-
-class UnitNotActive(Refusal):
-    """The unit is not active; resume it first."""
 
 
 class DepartmentNotFound(Refusal):

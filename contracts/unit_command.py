@@ -15,6 +15,9 @@ from contracts.model import Command, Event, Instant, Refusal, Sealed
 UnitCommandType = Annotated[str, StringConstraints(pattern=r"^[a-z][A-Za-z0-9_.-]{0,79}$")]
 """What the unit's connector understands, for example `orders.place` or `ping`."""
 
+RejectionCode = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,80}$")]
+"""A code of the unit's own system. It is not sealed, so it cannot be a sentence; the result takes what is to be told."""
+
 
 class OnReconnect(StrEnum):
     """What an agent that was away does with a command it receives late."""
@@ -57,8 +60,8 @@ class ReportUnitCommand(_MailboxCommand):
 
     may: ClassVar[frozenset[Role]] = frozenset({Role.UNIT})
     applied: bool
-    code: str | None = Field(None, max_length=80)
-    """Why it was rejected (a code of the unit's system), or None."""
+    code: RejectionCode | None = None
+    """Why it was rejected, or None."""
     result: Sealed[Json | None] = None
 
 
@@ -71,7 +74,7 @@ class ExpireUnitCommand(_MailboxCommand):
 class CancelUnitCommand(_MailboxCommand):
     """Have the unit not do it, if it has not yet."""
 
-    reason: str = Field("", max_length=200)
+    reason: Sealed[str | None] = Field(None, max_length=200)
 
 
 class _MailboxEvent(Event):
@@ -116,7 +119,7 @@ class UnitCommandExpired(_MailboxEvent):
 class UnitCommandCancelled(_MailboxEvent):
     """It was called off before the unit said anything."""
 
-    reason: str = ""
+    reason: Sealed[str | None] = None
 
 
 class UnitCommandNotFound(Refusal):
