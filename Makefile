@@ -30,7 +30,7 @@ imports: .venv/.installed
 	$(BIN)/lint-imports
 
 bench: .venv/.installed
-	$(BIN)/python -m tests.load.bench
+	$(BIN)/python -m tests.load
 
 # The environment is exactly the lock: every file with its hash, then this checkout on top of it.
 .venv/.installed: requirements.lock pyproject.toml
