@@ -93,6 +93,7 @@ class Supervisor:
             child.restarts += 1
 
     async def _start(self, child: Child) -> asyncio.subprocess.Process:
+        child.program = self._as_planned_now(child.program)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CARESPINE_")}
         with self._log(child).open("ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -109,6 +110,12 @@ class Supervisor:
         child.identity = _identity_of(process.pid)
         self._record()
         return process
+
+    def _as_planned_now(self, program: Program) -> Program:
+        """A plan that was changed takes effect, process by process, as each is started again."""
+        plan = Plan.read(self._places.plan)
+        named = [planned for planned in plan.programs if planned.name == program.name] if plan else []
+        return named[0] if named else program
 
     async def _end(self, child: Child) -> None:
         process = child.process
