@@ -1,0 +1,1 @@
+"""The read side: read models, their runner, rebuild; publishes what became visible."""
