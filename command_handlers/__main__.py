@@ -15,7 +15,6 @@ from contracts.model import Command
 from infra.broker import topology
 from infra.broker.consumer import ConsumingConnection
 from infra.broker.publisher import Publisher
-from infra.broker.reconnect import Backoff
 from infra.database import pool
 from infra.ownership import Ownership
 from infra.process import Process, run
@@ -59,8 +58,6 @@ async def main(process: Process, defect: str | None) -> None:
     enter = process.closing.enter_async_context
     publisher = await enter(Publisher(broker_url, name=f"{process.instance}.publish"))
     consuming = await enter(ConsumingConnection(broker_url, name=f"{process.instance}.consume"))
-    backoff = Backoff()
-    await topology.declare_when_up(broker_url, partitions=settings.work.partitions, backoff=backoff)
 
     batches = Batches(
         pool=handlers,
@@ -105,6 +102,7 @@ async def main(process: Process, defect: str | None) -> None:
     process.tasks.create_task(pump.run(), name="pump")
     process.tasks.create_task(timers.run(), name="timers")
     process.tasks.create_task(desk.run(), name="desk")
+    process.tasks.create_task(topology.keep_declaring(broker_url, partitions=settings.work.partitions), name="topology")
     process.started()
     await process.stopping.wait()
     owning.cancel()

@@ -44,8 +44,17 @@ MOST_LOADS = 50
 class Message(Protocol):
     """What is needed of a delivery."""
 
-    body: bytes
-    redelivered: bool
+    @property
+    def body(self) -> bytes:
+        """As published."""
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it was delivered before to somebody who did not acknowledge it."""
+
+    @property
+    def tag(self) -> int:
+        """What it is acknowledged by."""
 
 
 @dataclass(slots=True)
@@ -179,7 +188,7 @@ class Batches:
     ) -> Settled | None:
         envelope, command = item.envelope, item.command
         if envelope is None or item.dead is Reason.WRONG_PARTITION:
-            await self._bury(item, at)
+            await self._bury(item, item.dead or Reason.UNDECODABLE, at)
             return None
         receipt = look.receipts.get(envelope.command_id)
         if receipt is not None and not (receipt.status == "failed" and envelope.replay):
@@ -187,18 +196,19 @@ class Batches:
             return None
         if item.dead is not None or command is None:
             stream = _stream_of(book, envelope, command, at) if command else None
-            return self._remembered(await self._poison(item, book, look, at, stream=stream), look)
+            poison = await self._poison(item, envelope, item.dead or Reason.UNDECODABLE, book, look, at, stream)
+            return self._remembered(poison, look)
         try:
             decision = await self._decide(connection, envelope, command, book, at)
         except (BrokerUnavailable, KeyNotKnown):
             raise
         except Exception as bug:  # noqa: BLE001 - a bug in a rule is one command's poison, never the partition's end
-            item.bug, item.dead = bug, Reason.BUG
+            item.bug = bug
             stream = _stream_of(book, envelope, command, at)
-            return self._remembered(await self._poison(item, book, look, at, stream=stream), look)
+            return self._remembered(await self._poison(item, envelope, Reason.BUG, book, look, at, stream), look)
         held = self._held_by(decision, look, book.partition, envelope)
         if held is not None:
-            return self._remembered(await self._park(item, held, look, at), look)
+            return self._remembered(await self._park(item, envelope, held, look, at), look)
         return self._remembered(_settled(item, envelope, decision, book.partition), look)
 
     async def _decide(
@@ -219,9 +229,7 @@ class Batches:
                 )
         raise RecursionError(f"{MOST_LOADS} loads for one command")
 
-    def _held_by(
-        self, decision: Decision, look: Look, partition: int, envelope: CommandEnvelope
-    ) -> Block | None:
+    def _held_by(self, decision: Decision, look: Look, partition: int, envelope: CommandEnvelope) -> Block | None:
         """The block this command has to wait behind, if one of the streams it concerns is held."""
         if not look.blocks or envelope.replay:
             return None
@@ -233,23 +241,40 @@ class Batches:
                 return block
         return None
 
-    async def _park(self, item: Item, block: Block, look: Look, at: datetime) -> Settled:
-        item.dead = Reason.PARKED
-        return await self._dead(item, look, at, Parked(block.stream, block.block_id, opens=False), seq=block.letters)
+    async def _park(self, item: Item, envelope: CommandEnvelope, block: Block, look: Look, at: datetime) -> Settled:
+        place = Parked(block.stream, block.block_id, opens=False)
+        return await self._dead(item, envelope, Reason.PARKED, look, at, place, seq=block.letters)
 
-    async def _poison(self, item: Item, book: Book, look: Look, at: datetime, *, stream: str | None) -> Settled:
-        assert item.envelope is not None and item.dead is not None, "only what was read can be poison"
-        self._metrics.dead_letters.labels(reason=item.dead.value, origin="commands").inc()
-        if stream is None or item.envelope.replay:
-            return await self._dead(item, look, at, None, seq=0)
+    async def _poison(
+        self,
+        item: Item,
+        envelope: CommandEnvelope,
+        reason: Reason,
+        book: Book,
+        look: Look,
+        at: datetime,
+        stream: str | None,
+    ) -> Settled:
+        self._metrics.dead_letters.labels(reason=reason.value, origin="commands").inc()
+        if stream is None or envelope.replay:
+            # A replayed letter has its place in its block already.
+            return await self._dead(item, envelope, reason, look, at, None, seq=0)
         if (block := look.blocks.get((book.partition, stream))) is not None:
-            return await self._park(item, block, look, at)
-        letter_id = letter_id_for(item.envelope.command_id)
-        return await self._dead(item, look, at, Parked(stream, letter_id, opens=True), seq=0)
+            return await self._park(item, envelope, block, look, at)
+        place = Parked(stream, letter_id_for(envelope.command_id), opens=True)
+        return await self._dead(item, envelope, reason, look, at, place, seq=0)
 
-    async def _dead(self, item: Item, look: Look, at: datetime, parked: Parked | None, *, seq: int) -> Settled:
-        envelope, reason = item.envelope, item.dead
-        assert envelope is not None and reason is not None, "only what was read can be parked"
+    async def _dead(
+        self,
+        item: Item,
+        envelope: CommandEnvelope,
+        reason: Reason,
+        look: Look,
+        at: datetime,
+        parked: Parked | None,
+        *,
+        seq: int,
+    ) -> Settled:
         dead = letter(
             item.message.body,
             command_id=envelope.command_id,
@@ -266,8 +291,7 @@ class Batches:
         await hand_over(self._publisher, dead)
         log.warning("command.dead_lettered", command_id=str(envelope.command_id), reason=reason.value)
         if parked is not None:
-            key = (item.partition, parked.stream)
-            look.blocks[key] = Block(item.partition, parked.stream, parked.block_id, seq + 1)
+            look.blocks[item.partition, parked.stream] = Block(item.partition, parked.stream, parked.block_id, seq + 1)
         outcome = Outcome(
             command_id=envelope.command_id,
             type=envelope.type,
@@ -280,15 +304,14 @@ class Batches:
         )
         return Settled(envelope, outcome, parked=parked, attempted=item.attempted)
 
-    async def _bury(self, item: Item, at: datetime) -> None:
+    async def _bury(self, item: Item, reason: Reason, at: datetime) -> None:
         """A message that names no command of this partition: nobody waits for it, the desk gets it as it is."""
-        assert item.dead is not None, "only what is dead is buried"
-        self._metrics.dead_letters.labels(reason=item.dead.value, origin="commands").inc()
+        self._metrics.dead_letters.labels(reason=reason.value, origin="commands").inc()
         dead = letter(
-            item.message.body, command_id=None, command_type=None, reason=item.dead, partition=item.partition, at=at
+            item.message.body, command_id=None, command_type=None, reason=reason, partition=item.partition, at=at
         )
         await hand_over(self._publisher, dead)
-        log.warning("message.dead_lettered", partition=item.partition, reason=item.dead.value)
+        log.warning("message.dead_lettered", partition=item.partition, reason=reason.value)
 
     def _remembered(self, settled: Settled, look: Look) -> Settled:
         """The same id further on in this batch is answered like one seen before."""

@@ -44,10 +44,7 @@ def letter(
 ) -> DeadLetter:
     """The letter for one message."""
     error_type, stack = describe(bug)
-    try:
-        message, is_base64 = body.decode(), False
-    except UnicodeDecodeError:
-        message, is_base64 = base64.b64encode(body).decode(), True
+    message, is_base64 = as_text(body)
     place = stack.rsplit("\n", 1)[-1] if stack else ""
     return DeadLetter(
         letter_id=letter_id_for(command_id) if command_id else undecodable_id(body),
@@ -65,6 +62,14 @@ def letter(
         message=message,
         base64=is_base64,
     )
+
+
+def as_text(body: bytes) -> tuple[str, bool]:
+    """(text, whether it is base64) of a message of any bytes."""
+    try:
+        return body.decode(), False
+    except UnicodeDecodeError:
+        return base64.b64encode(body).decode(), True
 
 
 def undecodable_id(body: bytes) -> UUID:

@@ -1,8 +1,8 @@
 """From queues to batches: which messages are taken together, what happens after trouble, when they are acknowledged.
 
-One loop per process takes whatever has arrived on all owned partitions, so batches grow with the load and never wait for
-a timer. Order within a partition is kept: a partition's messages are handled one batch after the other, and giving back
-gives back everything unacknowledged.
+One loop per process takes whatever has arrived on all owned partitions, so batches grow with the load and never wait
+for a timer. Order within a partition is kept: a partition's messages are handled one batch after the other, and giving
+back gives back everything unacknowledged.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Pump:
         source.task = asyncio.create_task(self._serve(source), name=f"partition-{partition:02d}")
 
     async def lost(self, partition: int) -> None:
-        """The partition is not ours, or about to be somebody else's: finish what is under way and give the rest back."""
+        """The partition goes to somebody else: finish what is under way and give the rest back."""
         source = self._sources.pop(partition, None)
         if source is None:
             return
@@ -109,14 +109,14 @@ class Pump:
         self._batches.memory.forget(partition)
 
     async def run(self) -> None:
-        """Handle batches until cancelled; a batch under way is finished first."""
+        """Handle batches until cancelled."""
         while True:
             await self._something.wait()
             self._something.clear()
             while batch := self._take():
                 self._idle.clear()
                 try:
-                    await asyncio.shield(self._handle_all(batch))
+                    await self._handle_all(batch)
                 finally:
                     self._idle.set()
 
@@ -249,15 +249,12 @@ class Pump:
             item.dead = Reason.CRASHED
 
     def _acknowledge(self, batch: Sequence[tuple[Source, Item]]) -> None:
-        last: dict[int, tuple[Source, Delivery]] = {}
-        for source, item in batch:
-            assert isinstance(item.message, Delivery), "what is acknowledged came from a queue"
-            last[source.partition] = (source, item.message)
-        for source, delivery in last.values():
+        last = {source.partition: (source, item.message.tag) for source, item in batch}
+        for source, tag in last.values():
             if source.consumer is None:
                 continue
             try:
-                source.consumer.ack_through(delivery.tag)
+                source.consumer.ack_through(tag)
             except ConsumerLost:
                 # Delivered again, and answered from the receipt.
                 log.info("partition.ack_lost", partition=source.partition)
@@ -273,4 +270,3 @@ class Pump:
             except BrokerUnavailable:
                 # The caller's wait ends with `pending`, and the receipt has the answer.
                 log.info("answer.not_sent", command_id=str(envelope.command_id))
-

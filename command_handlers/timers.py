@@ -23,7 +23,9 @@ AT_ONCE = 200
 class Timers:
     """Looks twice a second for what is due in the partitions that are ours."""
 
-    def __init__(self, *, pool: Pool, publisher: Publisher, partitions: int, owned: Callable[[], Iterable[int]]) -> None:
+    def __init__(
+        self, *, pool: Pool, publisher: Publisher, partitions: int, owned: Callable[[], Iterable[int]]
+    ) -> None:
         self._pool = pool
         self._publisher = publisher
         self._partitions = partitions

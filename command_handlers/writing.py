@@ -1,4 +1,4 @@
-"""Writing a decided batch in one transaction: positions, events, receipts, claims, timers, blocks. All of it or nothing."""
+"""Writing a decided batch in one transaction, all of it or nothing: events, receipts, claims, timers, blocks."""
 
 from __future__ import annotations
 
@@ -252,5 +252,3 @@ async def _clear_attempts(connection: Connection, batch: Sequence[Settled]) -> N
     attempted = [settled.envelope.command_id for settled in batch if settled.attempted]
     if attempted:
         await connection.execute("DELETE FROM command_attempts WHERE command_id = ANY(%s)", (attempted,))
-
-

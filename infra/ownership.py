@@ -73,6 +73,8 @@ class Ownership:
         self._valid_until = 0.0
         """Monotonic time up to which our leases are ours for certain."""
         self._wake = asyncio.Event()
+        self.settled = False
+        """Whether the leases have been looked at since the start."""
 
     def owned(self) -> dict[int, int]:
         """{partition: epoch} of what is ours now."""
@@ -133,6 +135,7 @@ class Ownership:
             await self._release(sorted(self._owned)[share:])
         elif len(self._owned) < share:
             await self._claim(share - len(self._owned))
+        self.settled = True
 
     def _share(self, live: list[str], partitions: int) -> int:
         each, rest = divmod(partitions, max(1, len(live)))

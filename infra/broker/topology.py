@@ -13,11 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiormq
+import structlog
 
 from contracts import routing
 from infra.broker.connection import BROKER_TROUBLE, BrokerConnection
 from infra.broker.errors import BrokerUnavailable
+from infra.broker.reconnect import Backoff
 from infra.findings import Finding
+
+log = structlog.get_logger()
 
 DELIVERY_LIMIT: Final = 64
 """Returns after which the broker gives a message up. High: every crash counts against all that was unacknowledged."""
@@ -71,6 +75,17 @@ async def declare(url: str, *, partitions: int, timeout: float = DECLARE_TIMEOUT
         raise BrokerUnavailable("timeout" if isinstance(trouble, TimeoutError) else "lost") from trouble
     finally:
         await connection.close()
+
+
+async def keep_declaring(url: str, *, partitions: int) -> None:
+    """Declare as soon as the broker lets us; for a task of every process that needs the topology. Returns when done."""
+    backoff = Backoff()
+    while True:
+        try:
+            return await declare(url, partitions=partitions)
+        except BrokerUnavailable as why:
+            log.warning("topology_not_declared", reason=why.reason)
+        await asyncio.sleep(backoff.next())
 
 
 async def check(url: str, *, partitions: int = 16) -> list[Finding]:

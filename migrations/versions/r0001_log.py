@@ -226,6 +226,7 @@ GRANT SELECT, UPDATE ON projection_checkpoints TO carespine_projections;
 GRANT SELECT ON projection_checkpoints TO carespine_bridge, carespine_gateway, carespine_desk, carespine_handlers;
 GRANT SELECT ON log_partitions, leases, workers TO carespine_gateway;
 GRANT SELECT ON command_receipts TO carespine_gateway, carespine_desk, carespine_bridge;
+GRANT INSERT ON command_receipts TO carespine_desk;
 GRANT SELECT, INSERT, UPDATE, DELETE ON unit_sessions TO carespine_bridge;
 GRANT SELECT ON unit_sessions TO carespine_gateway;
 GRANT SELECT, INSERT, UPDATE ON dead_letters, replays, replay_items, dead_letter_ledger TO carespine_desk;
