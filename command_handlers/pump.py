@@ -134,6 +134,8 @@ class Pump:
                     exclusive=True,
                     on_delivery=lambda delivery: self._arrived(source, delivery),
                 )
+                # What arrived before we knew our consumer was left lying.
+                self._something.set()
                 log.info("partition.consuming", partition=source.partition, epoch=source.epoch)
                 reason = await source.consumer.until_lost()
             except (ConsumerRefused, BrokerUnavailable) as why:

@@ -72,7 +72,8 @@ origin, attempts, code_version, status, resolution, envelope, first_failed_at, l
 
 _FILE = """
 INSERT INTO dead_letters AS l (letter_id, command_id, unit_id, partition, stream, block_id, seq, type, reason,
-    error_type, error_stack, fingerprint, origin, code_version, envelope, sealed, subject, first_failed_at, last_failed_at)
+    error_type, error_stack, fingerprint, origin, code_version, envelope, sealed, subject, first_failed_at,
+    last_failed_at)
 VALUES (%(letter_id)s, %(command_id)s, %(unit_id)s, %(partition)s, %(stream)s, %(block_id)s, %(seq)s, %(type)s,
     %(reason)s, %(error_type)s, %(error_stack)s, %(fingerprint)s, %(origin)s, %(code_version)s, %(envelope)s,
     %(sealed)s, %(subject)s, %(failed_at)s, %(failed_at)s)
