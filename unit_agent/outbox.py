@@ -1,0 +1,163 @@
+"""Commands made at the unit, on their way to the centre: kept in the order they were made until their outcome is known.
+
+waiting (on this disk) -> accepted (safe with the centre's broker) -> settled (its outcome is known); or refused (the
+centre cannot take it as it is). Nothing is forgotten before the centre has said that it has it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from contracts.envelope import Fact, Json, Outcome
+
+SCHEMA: Final = """
+CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    command_id TEXT NOT NULL UNIQUE,
+    type TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    issued_at TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'accepted', 'refused', 'settled')),
+    code TEXT,
+    detail TEXT,
+    outcome TEXT,
+    asks INTEGER NOT NULL DEFAULT 0,
+    ask_at TEXT
+);
+CREATE INDEX outbox_waiting ON outbox (seq) WHERE state = 'waiting';
+CREATE INDEX outbox_unanswered ON outbox (ask_at) WHERE state = 'accepted';
+"""
+
+FIRST_ASK: Final = timedelta(seconds=1)
+LONGEST_ASK: Final = timedelta(seconds=60)
+
+
+class AnotherCommandHasThisId(Exception):
+    """The same idempotency key came with another command."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A command that is to go up."""
+
+    seq: int
+    command_id: UUID
+    type: str
+    payload: Json
+    issued_at: datetime
+    subject: str
+
+
+def add(
+    db: sqlite3.Connection, *, command_id: UUID, type_name: str, payload: Json, subject: str, issued_at: datetime
+) -> bool:
+    """Keep a command until the centre has it, inside the caller's transaction; False when it is here already."""
+    known = db.execute("SELECT type, payload FROM outbox WHERE command_id = ?", (str(command_id),)).fetchone()
+    if known is not None:
+        if (known["type"], json.loads(known["payload"])) != (type_name, payload):
+            raise AnotherCommandHasThisId
+        return False
+    db.execute(
+        "INSERT INTO outbox (command_id, type, payload, subject, issued_at) VALUES (?, ?, ?, ?, ?)",
+        (str(command_id), type_name, json.dumps(payload), subject, issued_at.isoformat()),
+    )
+    return True
+
+
+def waiting(db: sqlite3.Connection, *, after: int, limit: int) -> list[Waiting]:
+    """Commands still to go up, in the order they were made, from beyond sequence number `after`."""
+    rows = db.execute("SELECT * FROM outbox WHERE state = 'waiting' AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
+    return [
+        Waiting(
+            row["seq"],
+            UUID(row["command_id"]),
+            row["type"],
+            json.loads(row["payload"]),
+            datetime.fromisoformat(row["issued_at"]),
+            row["subject"],
+        )
+        for row in rows
+    ]
+
+
+def accepted(db: sqlite3.Connection, command_ids: Iterable[UUID], now: datetime) -> None:
+    """The centre has these; what becomes of them is asked a little later."""
+    db.executemany(
+        "UPDATE outbox SET state = 'accepted', ask_at = coalesce(ask_at, ?) WHERE command_id = ? AND state = 'waiting'",
+        [((now + FIRST_ASK).isoformat(), str(command_id)) for command_id in command_ids],
+    )
+
+
+def refused(db: sqlite3.Connection, command_id: UUID, code: str, detail: str) -> None:
+    """The centre cannot take this one as it is."""
+    db.execute(
+        "UPDATE outbox SET state = 'refused', code = ?, detail = ? WHERE command_id = ? AND state = 'waiting'",
+        (code, detail, str(command_id)),
+    )
+
+
+def learn(db: sqlite3.Connection, fact: Fact) -> bool:
+    """A fact that a command of ours brought about: its outcome is there to ask for, even if `accepted` got lost."""
+    changed = db.execute(
+        "UPDATE outbox SET state = 'accepted', ask_at = '' WHERE command_id = ? AND state IN ('waiting', 'accepted')",
+        (str(fact.command_id),),
+    )
+    return changed.rowcount > 0
+
+
+def to_ask(db: sqlite3.Connection, now: datetime, limit: int) -> list[UUID]:
+    """Accepted commands whose outcome it is time to ask for; each is then asked for again later and later."""
+    rows = db.execute(
+        "SELECT command_id, asks FROM outbox WHERE state = 'accepted' AND ask_at <= ? ORDER BY seq LIMIT ?",
+        (now.isoformat(), limit),
+    ).fetchall()
+    for row in rows:
+        pause = min(FIRST_ASK * 2 ** min(row["asks"], 10), LONGEST_ASK)
+        db.execute(
+            "UPDATE outbox SET asks = asks + 1, ask_at = ? WHERE command_id = ?",
+            ((now + pause).isoformat(), row["command_id"]),
+        )
+    return [UUID(row["command_id"]) for row in rows]
+
+
+def settle(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
+    """How commands ended, as the centre tells."""
+    db.executemany(
+        "UPDATE outbox SET state = 'settled', outcome = ?, ask_at = NULL WHERE command_id = ? AND state <> 'refused'",
+        [(outcome.to_json().decode(), str(outcome.command_id)) for outcome in outcomes],
+    )
+
+
+def depth(db: sqlite3.Connection) -> int:
+    """Commands the centre does not have yet."""
+    return int(db.execute("SELECT count(*) FROM outbox WHERE state = 'waiting'").fetchone()[0])
+
+
+def unanswered(db: sqlite3.Connection) -> int:
+    """Commands the centre has and whose outcome is not known here yet."""
+    return int(db.execute("SELECT count(*) FROM outbox WHERE state = 'accepted'").fetchone()[0])
+
+
+def status(db: sqlite3.Connection, command_id: str) -> Json | None:
+    """Where a command made here stands; None when it was never made here."""
+    row = db.execute("SELECT * FROM outbox WHERE command_id = ?", (command_id,)).fetchone()
+    if row is None:
+        return None
+    told: Json = {
+        "commandId": row["command_id"],
+        "type": row["type"],
+        "issuedAt": row["issued_at"],
+        "status": row["state"],
+    }
+    if row["state"] == "refused":
+        told |= {"code": row["code"], "detail": row["detail"]}
+    if row["outcome"] is not None:
+        told["outcome"] = json.loads(row["outcome"])
+    return told

@@ -1,0 +1,213 @@
+"""The agent's disk: one SQLite file in which facts, position, caches, journal and outbox change together or not at all.
+
+Knows the file, the transaction and the feed's position; each table family is its own module's (`site_record`,
+`mailbox`, `outbox`). Committed means on disk (WAL, synchronous=FULL), so an ack after the commit is honest. An auditor
+may read the file at any time; `facts` and `state` are kept stable for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Final, ParamSpec, Self, TypeVar
+
+from contracts.frames import Facts
+from unit_agent import mailbox, outbox, site_record
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SCHEMA_VERSION: Final = 1
+
+_SCHEMA: Final = """
+CREATE TABLE state (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE facts (
+    position INTEGER PRIMARY KEY,
+    type TEXT NOT NULL,
+    stream TEXT NOT NULL,
+    stream_version INTEGER NOT NULL,
+    command_id TEXT NOT NULL,
+    recorded_at TEXT NOT NULL
+);
+"""
+
+
+class StoreUnusable(Exception):
+    """The store cannot be used as it is; the message says why and what to do, and names no person."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a commit of facts did."""
+
+    position: int
+    runnable: int
+    """Unit commands that may run now and could not before."""
+    answered: int
+    """Facts that came of commands made here."""
+
+
+class Store:
+    """One unit's store. Not for two tasks at once: `run` gives each piece of work its turn, off the event loop."""
+
+    def __init__(self, folder: Path, unit_id: str, executor: Executor | None = None) -> None:
+        """Open, or create, `<folder>/agent.db`, readable by this account only. Raises StoreUnusable."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path: Final = folder / "agent.db"
+        self.path.touch(mode=0o600, exist_ok=True)
+        self._executor = executor
+        self._turn = asyncio.Lock()
+        # Each statement is one thread's at a time: `run` sees to it.
+        self.db: Final = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
+        self.db.row_factory = sqlite3.Row
+        try:
+            self._prepare(unit_id)
+        except sqlite3.DatabaseError as why:
+            self.db.close()
+            raise StoreUnusable(
+                f"{self.path}: {why}; set the file aside and the agent starts from an empty one"
+            ) from why
+        except StoreUnusable:
+            self.db.close()
+            raise
+
+    def _prepare(self, unit_id: str) -> None:
+        self.db.execute("PRAGMA journal_mode = WAL")
+        self.db.execute("PRAGMA synchronous = FULL")
+        version = self.db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise StoreUnusable(f"{self.path} was written by a newer agent; use that one")
+        if version == 0:
+            with self.transaction():
+                for schema in (_SCHEMA, site_record.SCHEMA, mailbox.SCHEMA, outbox.SCHEMA):
+                    for statement in schema.split(";"):
+                        self.db.execute(statement)
+                self._set("unit_id", unit_id)
+                self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION:d}")
+        if self._get("unit_id", unit_id) != unit_id:
+            raise StoreUnusable(
+                f"{self.path} belongs to unit {self._get('unit_id', '')}; give each unit its own folder"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was committed stays."""
+        self.db.close()
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do a piece of work on this store in its turn, without holding up the event loop."""
+        async with self._turn:
+            loop = asyncio.get_running_loop()
+            done = loop.run_in_executor(self._executor, lambda: work(*args, **kwargs))
+            try:
+                return await asyncio.shield(done)
+            except asyncio.CancelledError:
+                await asyncio.wait([done])  # the connection is in its hands until it ends
+                raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing."""
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self.db
+        except BaseException:
+            if self.db.in_transaction:  # a full disk may have rolled it back already
+                self.db.execute("ROLLBACK")
+            raise
+        self.db.execute("COMMIT")
+
+    @property
+    def position(self) -> int:
+        """Through where the feed is on this disk."""
+        return int(self._get("position", 0))
+
+    def take(self, frames: Sequence[Facts], *, head: int, now: datetime) -> Taken:
+        """Write facts, everything that follows from them, and the position, in one transaction.
+
+        `head` is where the feed reached when this session began: unit commands up to there are late, and none may run
+        before all of it is here, since what became of them may stand further on.
+        """
+        with self.transaction() as db:
+            before = position = self.position
+            applied = repeated = answered = 0
+            for frame in frames:
+                for fact in frame.facts:
+                    if fact.position <= before:
+                        repeated += 1
+                        continue
+                    db.execute(
+                        "INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?)",
+                        (
+                            fact.position,
+                            fact.type,
+                            fact.stream,
+                            fact.stream_version,
+                            str(fact.command_id),
+                            fact.recorded_at.isoformat(),
+                        ),
+                    )
+                    site_record.learn(db, fact)
+                    mailbox.learn(db, fact, late=fact.position <= head, now=now)
+                    answered += outbox.learn(db, fact)
+                    applied += 1
+                position = max(position, frame.through)
+            runnable = mailbox.release(db) if position >= head else 0
+            self._set("position", position)
+            self._count("facts_applied", applied)
+            self._count("duplicates_seen", repeated)
+        return Taken(position, runnable, answered)
+
+    def caught_up(self, head: int) -> int:
+        """Nothing up to `head` is missing, so waiting unit commands may run; returns how many."""
+        if self.position < head:
+            return 0
+        with self.transaction() as db:
+            return mailbox.release(db)
+
+    def saw_duplicates(self, count: int) -> None:
+        """Facts the bridge sent again, which the link cut away."""
+        with self.transaction():
+            self._count("duplicates_seen", count)
+
+    def figures(self) -> dict[str, int]:
+        """Counts an operator or auditor asks for."""
+        first, last, facts = self.db.execute("SELECT min(position), max(position), count(*) FROM facts").fetchone()
+        return {
+            "position": self.position,
+            "factsApplied": int(self._get("facts_applied", 0)),
+            "factsStored": facts,
+            "duplicatesSeen": int(self._get("duplicates_seen", 0)),
+            "firstPosition": first or 0,
+            "lastPosition": last or 0,
+            "outboxWaiting": outbox.depth(self.db),
+            "unitCommandsOpen": mailbox.open_count(self.db),
+            "bytesOnDisk": self.path.stat().st_size,
+        }
+
+    def _get(self, key: str, default: T) -> T:
+        row = self.db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
+        return default if row is None else row[0]
+
+    def _set(self, key: str, value: str | int) -> None:
+        self.db.execute(
+            "INSERT INTO state VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (key, value)
+        )
+
+    def _count(self, key: str, more: int) -> None:
+        if more:
+            self._set(key, int(self._get(key, 0)) + more)
