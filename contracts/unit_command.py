@@ -16,7 +16,7 @@ UnitCommandType = Annotated[str, StringConstraints(pattern=r"^[a-z][A-Za-z0-9_.-
 """What the unit's connector understands, for example `orders.place` or `ping`."""
 
 RejectionCode = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,80}$")]
-"""A code of the unit's own system. It is not sealed, so it cannot be a sentence; the result takes what is to be told."""
+"""A code of the unit's own system. It is not sealed, so it cannot be a sentence; what is to be told is the result."""
 
 
 class OnReconnect(StrEnum):
