@@ -1,7 +1,7 @@
 """The work all contestants do: check-ins at 500 units, the same requests in the same order for each.
 
-A check-in wants a registered patient with no open visit of its class, so patients are many and each is checked in once
-for each class.
+A check-in wants a registered patient with no open visit of its class and no place in the department's queue, so patients
+are many and each is checked in once for each class, each time in another department.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def check_ins(patients: Sequence[tuple[str, UUID]], *, classes: Sequence[str] = 
             json.dumps(
                 {
                     "patientId": str(patient),
-                    "department": DEPARTMENTS[number // 7 % len(DEPARTMENTS)],
+                    "department": DEPARTMENTS[(number // 7 + visit) % len(DEPARTMENTS)],
                     "priority": PRIORITIES[number % len(PRIORITIES)],
                     "reason": "synthetic arrival of the benchmark",
                     "encounterClass": encounter_class,
@@ -61,7 +61,7 @@ def check_ins(patients: Sequence[tuple[str, UUID]], *, classes: Sequence[str] = 
                 separators=(",", ":"),
             ).encode(),
         )
-        for encounter_class in classes
+        for visit, encounter_class in enumerate(classes)
         for number, (unit, patient) in enumerate(patients)
     ]
 
