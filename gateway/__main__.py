@@ -1,0 +1,69 @@
+"""`python -m gateway`: the HTTP door. Ready when commands can be taken, whether or not Postgres answers."""
+
+from __future__ import annotations
+
+from gateway.app import Parts, application
+from gateway.asking import Questions
+from gateway.callers import Callers
+from gateway.calls import Calls
+from gateway.intake import Intake
+from gateway.measures import Measures
+from gateway.positions import Positions
+from gateway.routes import health
+from infra.broker import topology
+from infra.broker.publisher import Publisher
+from infra.broker.replies import ReplyBox
+from infra.database import pool
+from infra.http_server import serving
+from infra.process import Process, run
+from infra.tokens import Verifier
+
+
+async def main(process: Process) -> None:
+    """Build, run until told to stop, close in reverse."""
+    settings = process.settings
+    measures = Measures(process.metrics)
+    callers = Callers(Verifier(settings.keys.verifying()), turned_away=measures.turned_away)
+    broker_url = settings.rabbitmq.url.get_secret_value()
+    postgres_url = settings.postgres.url.get_secret_value()
+    enter = process.closing.enter_async_context
+
+    reading = pool(postgres_url, role="gateway", smallest=2, largest=12)
+    await reading.open(wait=False)
+    process.closing.push_async_callback(reading.close)
+    positions = Positions(reading)
+    process.closing.push_async_callback(positions.close)
+    publisher = await enter(Publisher(broker_url, name=f"{process.instance}.publish", on_confirmed=measures.confirmed))
+    replies = await enter(ReplyBox(broker_url, instance=process.instance))
+    process.ready.check("broker", publisher.ready)
+    process.ready.check("replies", replies.ready)
+
+    partitions = settings.work.partitions
+    app = application(
+        Parts(
+            callers=callers,
+            intake=Intake(
+                publisher,
+                replies,
+                partitions=partitions,
+                accepted=measures.accepted,
+                not_accepted=measures.not_accepted,
+            ),
+            calls=Calls(publisher, replies, called=measures.called),
+            questions=Questions(callers, reading, positions, partitions=partitions),
+            measures=measures,
+            body_limit=settings.work.body_limit,
+            version=process.health.version,
+            health=health.routes(
+                process.health, settings.identity.mode, publisher.ready, health.DatabaseHealth(reading)
+            ),
+        )
+    )
+    process.tasks.create_task(topology.keep_declaring(broker_url, partitions=partitions), name="topology")
+    await enter(serving(app, host=settings.http.host, port=settings.http.port))
+    process.started()
+    await process.stopping.wait()
+
+
+if __name__ == "__main__":
+    run("gateway", main)

@@ -1,0 +1,179 @@
+"""The application: every route, every way of saying no, one document that describes them. Wiring only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic.alias_generators import to_camel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ASGIApp
+
+from contracts.envelope import Json
+from gateway import calls, commands
+from gateway.answers import json_answer
+from gateway.asking import Questions
+from gateway.callers import Callers
+from gateway.calls import Calls
+from gateway.command_routes import route_of
+from gateway.edge import Edge
+from gateway.intake import Intake
+from gateway.measures import Measures
+from gateway.openapi import command_answers, describe, json_body, path_parameters
+from gateway.passage import passage
+from gateway.problems import KINDS, Kind, Problem, invalid, trouble
+from gateway.routes import commands as command_status
+from gateway.routes import encounters, operations, patients, queues, units
+from infra.broker.errors import BrokerUnavailable
+from infra.database import DatabaseUnavailable
+from projections.questions import CursorNotValid
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the application is made of."""
+
+    callers: Callers
+    intake: Intake
+    calls: Calls
+    questions: Questions
+    measures: Measures
+    body_limit: int
+    version: str
+    health: Sequence[Route]
+
+
+def application(parts: Parts) -> ASGIApp:
+    """The gateway as an ASGI application."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    found: list[BaseRoute] = app.router.routes
+    found += [route_of(row, parts.callers, parts.intake) for row in commands.ROWS]
+    found += [command_status.any_command(parts.callers, parts.intake), calls.route(parts.callers, parts.calls)]
+    for place in (patients, encounters, queues, units, command_status, operations):
+        app.include_router(place.router(parts.questions))
+    found += parts.health
+    document = describe(app, commands.ROWS, _BY_HAND, parts.version)
+
+    async def openapi(request: Request) -> Response:
+        passage(request).route = "/openapi.json"
+        return json_answer(document)
+
+    found.append(Route("/openapi.json", openapi))
+    for kind, handler in (
+        (Problem, _problem),
+        (BrokerUnavailable, _trouble),
+        (DatabaseUnavailable, _trouble),
+        (CursorNotValid, _cursor),
+        (RequestValidationError, _invalid),
+        (HTTPException, _framework),
+        (ClientDisconnect, _gone),
+    ):
+        app.add_exception_handler(kind, handler)
+    return Edge(app, body_limit=parts.body_limit, served=parts.measures.served)
+
+
+def _answer(request: Request, problem: Problem) -> Response:
+    return problem.response(instance=request.scope["path"], trace_id=passage(request).trace_id)
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101 - narrows the type; registered for nothing else
+    return _answer(request, error)
+
+
+async def _trouble(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BrokerUnavailable | DatabaseUnavailable)  # noqa: S101 - as above
+    return _answer(request, trouble(error))
+
+
+async def _cursor(request: Request, error: Exception) -> Response:
+    return _answer(request, Problem("cursor_invalid", "Start again from the first page."))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
+    errors = [
+        {
+            **one,
+            "loc": [to_camel(part) if one["loc"][0] == "path" and "_" in str(part) else part for part in one["loc"]],
+        }
+        for one in error.errors()
+    ]
+    return _answer(request, invalid(errors))
+
+
+async def _framework(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - as above
+    match error.status_code:
+        case 404:
+            return _answer(request, Problem("not_found", "No such path; /openapi.json lists them."))
+        case 405:
+            allowed = ", ".join(sorted(_methods(request)))
+            headers = {"Allow": allowed}
+            return _answer(request, Problem("method_not_allowed", f"This path takes {allowed}.", headers=headers))
+        case _:
+            kind = Kind(error.status_code, KINDS["bad_request"].title)
+            return _answer(request, Problem("bad_request", "The request cannot be read.", kind=kind))
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # nobody is there to read it
+
+
+def _methods(request: Request) -> set[str]:
+    routes: list[Any] = request.app.router.routes  # Any: routes of several kinds
+    return {
+        method
+        for route in routes
+        if route.matches({**request.scope, "path_params": {}})[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+
+
+_BY_HAND: Final[Mapping[str, Json]] = {
+    "POST /api/commands": {
+        "x-command": True,
+        "tags": ["commands"],
+        "summary": "Any command that the caller's role may give, by its name.",
+        "description": "For imports and programs that make their own ids: `payload` is the whole command, with ids.",
+        "operationId": "anyCommand",
+        "requestBody": json_body(
+            {
+                "type": "object",
+                "required": ["type", "payload"],
+                "properties": {
+                    "type": {"type": "string"},
+                    "unitId": {"type": "string"},
+                    "payload": {"type": "object"},
+                    "origin": {"type": "string", "enum": ["gateway", "import"]},
+                },
+                "additionalProperties": False,
+            },
+            {"type": "queue.CallNext", "unitId": "clinic-001", "payload": {"department": "general-medicine"}},
+        ),
+        "responses": command_answers(dict(commands.QUEUES[0].result), created=False),
+    },
+    f"POST {calls.PATH}": {
+        "tags": ["units"],
+        "summary": "Ask a connected unit something, now.",
+        "description": "Nothing is kept. `Prefer: wait=N` is the deadline. What it takes and answers is the unit's.",
+        "operationId": "callUnit",
+        "parameters": [
+            *path_parameters(["unit_id", "name"]),
+            {"$ref": "#/components/parameters/Prefer"},
+        ],
+        "requestBody": json_body({"type": "object"}, {"department": "general-medicine"}, required=False),
+        "responses": {
+            "200": {
+                "description": "The unit's answer.",
+                "content": {"application/json": {"schema": {"type": "object"}, "example": {"waiting": 4}}},
+            }
+        },
+    },
+}

@@ -1,0 +1,118 @@
+"""The outermost layer, plain ASGI: trace, limits, security headers, metrics, and the last word on anything unexpected.
+
+It is paid by every request, so it does little: one pass over the headers, one wrapped `send`. No query string, body or
+header value is ever logged; a query may hold a name.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final, Protocol
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.passage import KEY, Passage, passage_of
+from gateway.problems import Problem
+from infra.telemetry.logs import describe
+
+log = structlog.get_logger(__name__)
+
+SECURITY_HEADERS: Final = [
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"strict-transport-security", b"max-age=31536000; includeSubDomains"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+]
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
+
+class Served(Protocol):
+    """Told of every answered request: route template, method, status, seconds."""
+
+    def __call__(self, route: str, method: str, status: int, seconds: float) -> None: ...
+
+
+class _TooLarge(Exception):
+    """More of the body came than is allowed."""
+
+
+class Edge:
+    """Wraps the application."""
+
+    def __init__(self, app: ASGIApp, *, body_limit: int, served: Served) -> None:
+        self._app = app
+        self._body_limit = body_limit
+        self._served = served
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        asked = scope[KEY] = passage_of(scope)
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS, (b"trace-id", asked.trace_id.encode())]
+            await send(message)
+
+        try:
+            problem = self._problem(scope, asked) if scope["method"] in _WITH_BODY else None
+            if problem is not None:
+                await self._refuse(problem, asked, scope, receive, answer)
+            elif b"transfer-encoding" in asked.headers:
+                await self._app(scope, self._counting(receive), answer)
+            else:
+                await self._app(scope, receive, answer)
+        except _TooLarge:
+            if not status:
+                await self._refuse(self._too_large(), asked, scope, receive, answer)
+        except Exception as bug:  # noqa: BLE001 - the last word: a bug becomes a 500 and a log line, never a dead server
+            log.error("request_failed", template=asked.route, trace_id=asked.trace_id, **describe(bug))
+            if not status:
+                detail = "It has been noted; quote the traceId when you report it."
+                await self._refuse(Problem("internal_error", detail), asked, scope, receive, answer)
+        finally:
+            self._served(asked.route, scope["method"], status, time.perf_counter() - started)
+
+    def _problem(self, scope: Scope, asked: Passage) -> Problem | None:
+        length = asked.headers.get(b"content-length")
+        if length is not None and (not length.isdigit() or int(length) > self._body_limit):
+            return self._too_large()
+        if (length is None or length == b"0") and b"transfer-encoding" not in asked.headers:
+            return None
+        kind = asked.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
+            return Problem("unsupported_media_type", "Send Content-Type: application/json.")
+        return None
+
+    def _too_large(self) -> Problem:
+        # The rest of the body is not read, so this connection cannot be used again.
+        detail = f"At most {self._body_limit} bytes are taken."
+        return Problem("body_too_large", detail, headers={"Connection": "close"}, limit=self._body_limit)
+
+    def _counting(self, receive: Receive) -> Receive:
+        # Only where no length was announced: the server holds a body to its Content-Length by itself.
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._body_limit:
+                raise _TooLarge
+            return message
+
+        return counted
+
+    async def _refuse(self, problem: Problem, asked: Passage, scope: Scope, receive: Receive, send: Send) -> None:
+        await problem.response(instance=scope["path"], trace_id=asked.trace_id)(scope, receive, send)
