@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 from command_handlers.batch import Batches, Rehearse
@@ -26,18 +27,25 @@ class RehearsedDefect(Exception):
     """Planted on purpose, to practise the dead-letter desk (`--rehearse-defect`, development mode only)."""
 
 
-def rehearsal(type_name: str | None, mode: Mode) -> Rehearse:
-    """A handler with a defect in one command, as a bad release would have it. Refused outside development mode."""
-    if type_name is None:
+def rehearsal(asked: str | None, mode: Mode) -> Rehearse:
+    """A handler with a defect in one command, as a bad release would have it. Refused outside development mode.
+
+    `patient.UpdateDemographics` raises, `kill:patient.UpdateDemographics` takes the process down.
+    """
+    if asked is None:
         return lambda command: None
+    how, _, type_name = asked.rpartition(":")
     if mode is not Mode.DEVELOPMENT:
         sys.exit("command_handlers: --rehearse-defect is for development mode; unset CARESPINE_REHEARSE_DEFECT")
-    if type_name not in COMMANDS:
-        sys.exit(f"command_handlers: --rehearse-defect names no command; one of: {', '.join(sorted(COMMANDS))}")
+    if type_name not in COMMANDS or how not in ("", "kill"):
+        sys.exit(f"command_handlers: --rehearse-defect is [kill:]TYPE, of: {', '.join(sorted(COMMANDS))}")
 
     def defect(command: Command) -> None:
-        if command.type_name() == type_name:
-            raise RehearsedDefect
+        if command.type_name() != type_name:
+            return
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise RehearsedDefect
 
     return defect
 

@@ -6,12 +6,14 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 
-async def eventually(condition: Callable[[], T | Awaitable[T]], *, within: float = 10, what: str = "") -> T:
+async def eventually(
+    condition: Callable[[], T] | Callable[[], Awaitable[T]], *, within: float = 10, what: str = ""
+) -> T:
     """Ask again and again until the answer is true, and return it; AssertionError once the time is over.
 
     The condition may be plain or async. Exceptions are the test's own business and pass through.
@@ -20,7 +22,7 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], *, within: float
     pause = 0.005
     while True:
         answer = condition()
-        value: T = await answer if inspect.isawaitable(answer) else answer
+        value = await answer if inspect.isawaitable(answer) else answer
         if value:
             return value
         if time.monotonic() > deadline:

@@ -1,0 +1,1 @@
+"""Handlers as processes: the way of a command, poison, ownership."""
