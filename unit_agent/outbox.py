@@ -71,6 +71,12 @@ def add(
     return True
 
 
+def issued_at(db: sqlite3.Connection, command_id: UUID) -> datetime | None:
+    """When a command that is here already was made; None when it is not here."""
+    row = db.execute("SELECT issued_at FROM outbox WHERE command_id = ?", (str(command_id),)).fetchone()
+    return None if row is None else datetime.fromisoformat(row["issued_at"])
+
+
 def waiting(db: sqlite3.Connection, *, after: int, limit: int) -> list[Waiting]:
     """Commands still to go up, in the order they were made, from beyond sequence number `after`."""
     rows = db.execute("SELECT * FROM outbox WHERE state = 'waiting' AND seq > ? ORDER BY seq LIMIT ?", (after, limit))

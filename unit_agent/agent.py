@@ -1,0 +1,67 @@
+"""One unit's agent, put together: store, link, execution of unit commands, local API."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from infra.http_server import serving
+from infra.telemetry.metrics import Metrics
+from unit_agent.connectors import BuiltIn, Webhook
+from unit_agent.credential import Credential
+from unit_agent.execution import Execution
+from unit_agent.link_state import LinkState, Shared
+from unit_agent.local_api import LocalApi, local_token, write_address
+from unit_agent.store import Store
+from unit_agent.uplink import Uplink
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one agent is told."""
+
+    url: str
+    credential: Credential
+    unit_id: str
+    folder: Path
+    http_port: int | None = None
+    """Port of the local API, 0 for any free one; None: no local API."""
+    webhook: str | None = None
+    """The site's system; None: the built-in connector."""
+
+
+@asynccontextmanager
+async def running(options: Options, *, version: str, executor: Executor | None = None) -> AsyncIterator[Shared]:
+    """An agent that runs while the block does. Raises StoreUnusable."""
+    async with AsyncExitStack() as closing:
+        store = closing.enter_context(Store(options.folder, options.unit_id, executor))
+        shared = Shared(options.unit_id, version, store, LinkState(), runnable=lambda: execution.wake())
+        connector: BuiltIn | Webhook = BuiltIn()
+        if options.webhook is not None:
+            connector = Webhook(options.webhook)
+            closing.push_async_callback(connector.close)
+        execution = Execution(store, connector, now=shared.state.now, reported=shared.outbox_changed.set)
+        uplink = Uplink(options.url, options.credential, shared)
+        if options.http_port is not None:
+            api = LocalApi(shared, local_token(options.folder), Metrics())
+            url = await closing.enter_async_context(
+                serving(api.app(), host="127.0.0.1", port=options.http_port, grace=2)
+            )
+            write_address(options.folder, url, os.getpid())
+            log.info("local_api", unit_id=options.unit_id, url=url)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(uplink.serve()), group.create_task(execution.serve())]
+            try:
+                yield shared
+            finally:
+                for task in tasks:
+                    task.cancel()

@@ -1,0 +1,54 @@
+"""What an agent's parts share about its link: where it stands, and who is to be woken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from unit_agent.store import Store
+
+
+@dataclass
+class LinkState:
+    """What `/status` and the metrics tell of the link."""
+
+    state: str = "starting"
+    """starting · connecting · catching_up · live · away (comes back by itself) · stopped (somebody has to act)"""
+    epoch: int = 0
+    head: int = 0
+    why: str | None = None
+    """Why the link is away; None while it is up."""
+    remedy: str | None = None
+    """What somebody has to do about it; None: nothing."""
+    retry_at: datetime | None = None
+    connected_at: datetime | None = None
+    last_contact: datetime | None = None
+    last_ack: datetime | None = None
+    sessions: int = 0
+    clock_skew: timedelta = field(default_factory=timedelta)
+
+    @property
+    def connected(self) -> bool:
+        """There is a session right now."""
+        return self.state in ("catching_up", "live")
+
+    def now(self) -> datetime:
+        """The time as the centre has it, as far as we know."""
+        return datetime.now(UTC) + self.clock_skew
+
+
+@dataclass
+class Shared:
+    """What outlives a connection and is used by it."""
+
+    unit_id: str
+    version: str
+    store: Store
+    state: LinkState
+    runnable: Callable[[], None]
+    """Told that unit commands may run that could not before."""
+    outbox_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    unanswered: asyncio.Event = field(default_factory=asyncio.Event)
+    """There may be commands whose outcome is to be asked for."""
