@@ -15,7 +15,6 @@ from pathlib import Path
 import httpx
 
 from contracts.identity import Role
-from contracts.identity import Role
 from infra.services.ports import free_ports
 from infra.tokens import generate_key_pair, mint
 from tests.kit.waiting import eventually

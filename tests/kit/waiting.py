@@ -11,9 +11,16 @@ from typing import Any, TypeVar, overload
 T = TypeVar("T")
 
 
+@overload
+async def eventually(condition: Callable[[], Awaitable[T]], *, within: float = 10, what: str = "") -> T: ...
+@overload
+async def eventually(condition: Callable[[], T], *, within: float = 10, what: str = "") -> T: ...
 async def eventually(
-    condition: Callable[[], T] | Callable[[], Awaitable[T]], *, within: float = 10, what: str = ""
-) -> T:
+    condition: Callable[[], Any],  # Any: see the overloads
+    *,
+    within: float = 10,
+    what: str = "",
+) -> Any:  # Any: see the overloads
     """Ask again and again until the answer is true, and return it; AssertionError once the time is over.
 
     The condition may be plain or async. Exceptions are the test's own business and pass through.
