@@ -12,13 +12,10 @@ from pathlib import Path
 
 import structlog
 
-from infra.http_server import serving
-from infra.telemetry.metrics import Metrics
-from unit_agent.connectors import BuiltIn, Webhook
+from unit_agent.connectors import BuiltIn, Connector
 from unit_agent.credential import Credential
 from unit_agent.execution import Execution
 from unit_agent.link_state import LinkState, Shared
-from unit_agent.local_api import LocalApi, local_token, write_address
 from unit_agent.store import Store
 from unit_agent.uplink import Uplink
 
@@ -45,19 +42,12 @@ async def running(options: Options, *, version: str, executor: Executor | None =
     async with AsyncExitStack() as closing:
         store = closing.enter_context(Store(options.folder, options.unit_id, executor))
         shared = Shared(options.unit_id, version, store, LinkState(), runnable=lambda: execution.wake())
-        connector: BuiltIn | Webhook = BuiltIn()
-        if options.webhook is not None:
-            connector = Webhook(options.webhook)
-            closing.push_async_callback(connector.close)
-        execution = Execution(store, connector, now=shared.state.now, reported=shared.outbox_changed.set)
+        execution = Execution(
+            store, _connector(options, closing), now=shared.state.now, reported=shared.outbox_changed.set
+        )
         uplink = Uplink(options.url, options.credential, shared)
         if options.http_port is not None:
-            api = LocalApi(shared, local_token(options.folder), Metrics())
-            url = await closing.enter_async_context(
-                serving(api.app(), host="127.0.0.1", port=options.http_port, grace=2)
-            )
-            write_address(options.folder, url, os.getpid())
-            log.info("local_api", unit_id=options.unit_id, url=url)
+            await _serve_locally(options.folder, options.http_port, shared, closing)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(uplink.serve()), group.create_task(execution.serve())]
             try:
@@ -65,3 +55,27 @@ async def running(options: Options, *, version: str, executor: Executor | None =
             finally:
                 for task in tasks:
                     task.cancel()
+
+
+# Sites are small machines: an agent loads an HTTP client or server only where it is told to use one.
+
+
+def _connector(options: Options, closing: AsyncExitStack) -> Connector:
+    if options.webhook is None:
+        return BuiltIn()
+    from unit_agent.webhook import Webhook
+
+    webhook = Webhook(options.webhook)
+    closing.push_async_callback(webhook.close)
+    return webhook
+
+
+async def _serve_locally(folder: Path, port: int, shared: Shared, closing: AsyncExitStack) -> None:
+    from infra.http_server import serving
+    from infra.telemetry.metrics import Metrics
+    from unit_agent.local_api import LocalApi, local_token, write_address
+
+    api = LocalApi(shared, local_token(folder), Metrics())
+    url = await closing.enter_async_context(serving(api.app(), host="127.0.0.1", port=port, grace=2))
+    write_address(folder, url, os.getpid())
+    log.info("local_api", unit_id=shared.unit_id, url=url)
