@@ -139,7 +139,7 @@ class Supervisor:
             for child in self._children:
                 log = self._log(child)
                 if log.stat().st_size > LOG_LIMIT:
-                    await asyncio.to_thread(_rotate, log)
+                    await asyncio.to_thread(rotate, log)
 
     def _log(self, child: Child) -> Path:
         return self._places.logs / f"{child.program.name}.log"
@@ -171,7 +171,8 @@ def _identity_of(pid: int) -> Identity | None:
         return None
 
 
-def _rotate(log: Path) -> None:
+def rotate(log: Path) -> None:
+    """Move what a log holds aside, to `.log.1`, and leave the file its writers have open, empty."""
     shutil.copyfile(log, log.with_suffix(".log.1"))
     os.truncate(log, 0)
 
