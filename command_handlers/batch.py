@@ -403,4 +403,5 @@ def _again(receipt: Receipt, envelope: CommandEnvelope) -> Outcome:
         partition=receipt.partition,
         position=receipt.position,
         dead_letter_id=receipt.dead_letter_id,
+        repeated=True,
     )

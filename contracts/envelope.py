@@ -84,6 +84,8 @@ class Outcome(Model):
     position: int | None = None
     """Position of the last event written (read your own writes); None when nothing was written."""
     dead_letter_id: UUID | None = None
+    repeated: Literal[True] | None = None
+    """The command had been answered before and this is that answer again; absent for the first answer."""
 
 
 class Fact(Model):

@@ -71,13 +71,22 @@ class Api:
     def __init__(self, url: str, token: str, *, connections: int = 16, deadline: float = 60.0, wait: int = 10) -> None:
         self._deadline = deadline
         self._wait = wait
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            timeout=httpx.Timeout(wait + 10, connect=CONNECT_SECONDS),
-            trust_env=not _is_loopback(url),  # a proxy of the environment cannot reach our own machine
-        )
+        # One client a connection: what a pool of httpx costs for each request grows with the connections in it.
+        trust = httpx.create_ssl_context()
+        self._clients = [
+            httpx.AsyncClient(
+                base_url=url,
+                headers={"Authorization": f"Bearer {token}"},
+                limits=httpx.Limits(max_connections=1),
+                timeout=httpx.Timeout(wait + 10, connect=CONNECT_SECONDS),
+                trust_env=not _is_loopback(url),  # a proxy of the environment cannot reach our own machine
+                verify=trust,
+            )
+            for _ in range(connections)
+        ]
+        self._idle: asyncio.LifoQueue[httpx.AsyncClient] = asyncio.LifoQueue()
+        for client in self._clients:
+            self._idle.put_nowait(client)
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,7 +94,8 @@ class Api:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.aclose()
+        for client in self._clients:
+            await client.aclose()
 
     async def command(self, type_name: str, unit_id: str, payload: Json, *, key: str) -> Ended:
         """Give any command by its name and hear how it ended."""
@@ -151,8 +161,9 @@ class Api:
         """One request, repeated while the API is away; the caller's key makes repeating a command harmless."""
         pause = FIRST_PAUSE
         while True:
+            client = await self._idle.get()
             try:
-                answer = await self._http.request(method, path, json=json, params=params, headers=headers)
+                answer = await client.request(method, path, json=json, params=params, headers=headers)
             except httpx.TransportError as trouble:
                 seen = type(trouble).__name__
             else:
@@ -163,6 +174,8 @@ class Api:
                 seen = f"{answer.status_code} {_json(answer).get('code', '')}".strip()
                 if (after := answer.headers.get("Retry-After", "")).isdigit():
                     pause = max(pause, min(float(after), LONGEST_PAUSE))
+            finally:
+                self._idle.put_nowait(client)
             pause = await _pause(pause, end_by, seen)
 
 
@@ -178,20 +191,14 @@ def _ended(answer: httpx.Response) -> Ended:
     found = _json(answer)
     command_id, letter_id = (UUID(found[name]) if found.get(name) else None for name in ("commandId", "deadLetterId"))
     if answer.is_success:
-        status = found.get("status")
-        if status in ("accepted", "unchanged", "refused", "failed") and command_id is not None:  # an outcome
-            return Ended(status, found.get("code"), command_id, found.get("result") or {}, letter_id)
-        return Ended("accepted", None, command_id or _command_id(answer), found)
+        if answer.request.method == "GET":  # the outcome itself
+            return Ended(str(found["status"]), found.get("code"), command_id, found.get("result") or {}, letter_id)
+        named = answer.headers.get("Carespine-Command")
+        return Ended(answer.headers.get("Carespine-Outcome", "accepted"), None, UUID(named) if named else None, found)
     code = str(found.get("code", f"http_{answer.status_code}"))
     if code == "dead_lettered":
         return Ended("failed", str(found.get("reason", code)), command_id, {}, letter_id)
     return Ended("refused", code, command_id, {})
-
-
-def _command_id(answer: httpx.Response) -> UUID | None:
-    """The command a resource's answer came from, where a header names it."""
-    named = answer.headers.get("Carespine-Command", "")
-    return UUID(named) if named else None
 
 
 def _json(answer: httpx.Response) -> Json:

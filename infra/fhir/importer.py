@@ -21,7 +21,7 @@ from infra.fhir.ndjson import Line, NotUsable, read
 from infra.fhir.records import Record, Units, patient_from, unit_from
 from infra.fhir.trail import Checkpoint, Report
 
-IN_FLIGHT = 64
+IN_FLIGHT = 32
 CHECKPOINT_EVERY = 100
 
 Moved = Callable[[str], None]
