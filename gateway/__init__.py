@@ -1,1 +1,1 @@
-"""HTTP: commands in, questions answered, operations. How commands are decided and read models kept is not known here."""
+"""HTTP: commands in, questions answered, operations. How commands are decided or answers kept is not known here."""

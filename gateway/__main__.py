@@ -60,7 +60,7 @@ async def main(process: Process) -> None:
         )
     )
     process.tasks.create_task(topology.keep_declaring(broker_url, partitions=partitions), name="topology")
-    await enter(serving(app, host=settings.http.host, port=settings.http.port))
+    await enter(serving(app, host=settings.http.host, port=settings.http.port, proxy_headers=False))
     process.started()
     await process.stopping.wait()
 

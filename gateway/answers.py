@@ -17,6 +17,8 @@ from gateway.problems import dead_lettered, refused
 
 POSITION: Final = "Carespine-Position"
 COMMAND: Final = "Carespine-Command"
+OUTCOME: Final = "Carespine-Outcome"
+"""`accepted`, or `unchanged` where it was so already or the command is a repeated one."""
 JSON: Final = "application/json"
 
 _NAMED_BY_PATH: Final = {
@@ -38,25 +40,20 @@ def json_answer(content: object, status: int = 200, headers: Mapping[str, str] |
     return Response(orjson.dumps(content), status, headers, JSON)
 
 
-def status_url(outcome: Outcome) -> str:
-    """Where the outcome can be asked for."""
-    return f"/api/commands/{outcome.command_id}"
-
-
-def answer(outcome: Outcome, order: Order, *, created: str | None, found_by: frozenset[str]) -> Response:
-    """200 or 201 with the result, 202 while it is pending; raises Problem for refused and failed.
+def answer(outcome: Outcome | None, order: Order, *, created: str | None, found_by: frozenset[str]) -> Response:
+    """200 or 201 with the result, 202 while it is not known (None); raises Problem for refused and failed.
 
     `created`: template of the new resource's URL, filled from the result and `unitId`; None when nothing is made.
     """
-    headers = {COMMAND: str(outcome.command_id)}
+    headers = {COMMAND: order.name}
     if order.wishes.applied is not None:
         headers["Preference-Applied"] = order.wishes.applied
+    if outcome is None or outcome.status is Status.PENDING:
+        headers["Location"] = f"/api/commands/{order.name}"
+        return json_answer({"commandId": order.name, "status": "pending"}, 202, headers)
     match outcome.status:
         case Status.ACCEPTED | Status.UNCHANGED:
             return _done(outcome, headers, created)
-        case Status.PENDING:
-            headers["Location"] = status_url(outcome)
-            return json_answer({"commandId": str(outcome.command_id), "status": "pending"}, 202, headers)
         case Status.REFUSED:
             raise refused(outcome, found_by)
         case Status.FAILED:
@@ -64,6 +61,7 @@ def answer(outcome: Outcome, order: Order, *, created: str | None, found_by: fro
 
 
 def _done(outcome: Outcome, headers: dict[str, str], created: str | None) -> Response:
+    headers[OUTCOME] = Status.UNCHANGED.value if outcome.repeated else outcome.status.value
     if outcome.position is not None:
         headers[POSITION] = f"{outcome.partition}:{outcome.position}"
     result: Json = outcome.result or {"commandId": str(outcome.command_id), "status": outcome.status.value}

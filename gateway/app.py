@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.envelope import Json
 from gateway import calls, commands
@@ -21,7 +21,7 @@ from gateway.answers import json_answer
 from gateway.asking import Questions
 from gateway.callers import Callers
 from gateway.calls import Calls
-from gateway.command_routes import route_of
+from gateway.command_routes import Take, route_of, take
 from gateway.edge import Edge
 from gateway.intake import Intake
 from gateway.measures import Measures
@@ -75,7 +75,33 @@ def application(parts: Parts) -> ASGIApp:
         (ClientDisconnect, _gone),
     ):
         app.add_exception_handler(kind, handler)
-    return Edge(app, body_limit=parts.body_limit, served=parts.measures.served)
+    hot = {(row.method, row.path): take(row, parts.callers, parts.intake) for row in commands.HOT}
+    return Edge(Shortcut(app, hot), body_limit=parts.body_limit, served=parts.measures.served)
+
+
+class Shortcut:
+    """Takes what is asked for most straight to its route, past the framework's layers (a third of a command's cost)."""
+
+    def __init__(self, app: ASGIApp, hot: Mapping[tuple[str, str], Take]) -> None:
+        self._app = app
+        self._hot = hot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        take = self._hot.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if take is None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await take(request)
+        except Problem as problem:
+            response = _answer(request, problem)
+        except (BrokerUnavailable, DatabaseUnavailable) as error:
+            response = _answer(request, trouble(error))
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
 
 
 def _answer(request: Request, problem: Problem) -> Response:

@@ -6,7 +6,7 @@ straight from the bytes. The rows are in `gateway.commands`; what happens to a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from gateway.passage import passage, wishes
 from gateway.problems import invalid
 
 Fill = Callable[[Order], object]
+Take = Callable[[Request], Awaitable[Response]]
 UNIT: Final = "unit_id"
 
 
@@ -91,13 +92,17 @@ def body_of(row: CommandRoute) -> type[Model]:
 
 def route_of(row: CommandRoute, callers: Callers, intake: Intake) -> Route:
     """The route of a row."""
+    return Route(row.path, take(row, callers, intake), methods=[row.method], name=f"{row.method} {row.path}")
+
+
+def take(row: CommandRoute, callers: Callers, intake: Intake) -> Take:
+    """What a row's route does."""
     body_model = body_of(row)
     is_optional = not any(info.is_required() for info in body_model.model_fields.values())
     not_found = addressed(row.parameters)
     named = [name for name in row.parameters if name != UNIT]
-    name = f"{row.method} {row.path}"
 
-    async def take(request: Request) -> Response:
+    async def taken(request: Request) -> Response:
         asked = passage(request)
         asked.route = row.path
         actor = callers.actor(asked)
@@ -126,4 +131,4 @@ def route_of(row: CommandRoute, callers: Callers, intake: Intake) -> Route:
         outcome = await intake.submit(order, command, request_hash(row.method, request.scope["path"], body.to_json()))
         return answer(outcome, order, created=row.created, found_by=not_found)
 
-    return Route(row.path, take, methods=[row.method], name=name)
+    return taken

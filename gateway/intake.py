@@ -17,7 +17,7 @@ from typing import Final
 from uuid import UUID
 
 from contracts import ids, routing
-from contracts.envelope import CommandEnvelope, Origin, Outcome, Status
+from contracts.envelope import CommandEnvelope, Origin, Outcome
 from contracts.identity import Actor
 from contracts.model import Command
 from gateway.passage import Passage, Wishes
@@ -35,12 +35,13 @@ NOTHING_SENT: Final = frozenset({"not_connected", "blocked", "full", "no_queue"}
 class Order:
     """One command being taken in: its id and instant are fixed before its words are complete."""
 
-    __slots__ = ("actor", "asked", "command_id", "issued_at", "unit_id", "wishes")
+    __slots__ = ("actor", "asked", "command_id", "issued_at", "name", "unit_id", "wishes")
 
     def __init__(
         self, command_id: UUID, issued_at: datetime, actor: Actor, unit_id: str, wishes: Wishes, asked: Passage
     ) -> None:
         self.command_id = command_id
+        self.name = str(command_id)
         self.issued_at = issued_at
         self.actor = actor
         self.unit_id = unit_id
@@ -87,40 +88,37 @@ class Intake:
 
     async def submit(
         self, order: Order, command: Command, request_hash: str, origin: Origin = Origin.GATEWAY
-    ) -> Outcome:
+    ) -> Outcome | None:
         """Publish the command, wait for the confirm and then, as long as the caller wishes, for the outcome.
 
-        Status `pending` when the outcome is not known yet. Raises BrokerUnavailable when the broker did not confirm
+        None: the outcome is not known yet. Raises BrokerUnavailable when the broker did not confirm
         (the command may have been taken all the same: repeating it under its key is safe), Problem for a reused key.
         """
         keyed = order.wishes.key is not None
         if keyed:
             self._remember(order.command_id, request_hash)
-        name = str(order.command_id)
         try:
             if order.wishes.wait and self._replies.queue is not None:
-                with self._replies.expect(name) as answer:
+                with self._replies.expect(order.name) as answer:
                     await self._publish(order, command, request_hash, origin, self._replies.queue)
                     try:
                         async with asyncio.timeout(order.wishes.wait):
                             return Outcome.model_validate_json(await answer)
                     except (TimeoutError, ReplyLost):
-                        return self._pending(order, command)
+                        return None
             await self._publish(order, command, request_hash, origin, None)
         except BrokerUnavailable as trouble:
             self._not_accepted(trouble.reason)
             if keyed and trouble.reason in NOTHING_SENT:
                 self._hashes.pop(order.command_id, None)  # the key has not been used up
             raise
-        return self._pending(order, command)
+        return None
 
     async def _publish(
         self, order: Order, command: Command, request_hash: str, origin: Origin, reply_to: str | None
     ) -> None:
         type_name = type(command).type_name()
-        # Every value comes from a validated model, so the envelope is not validated once more.
-        envelope = CommandEnvelope.model_construct(
-            schema_version=1,
+        envelope = CommandEnvelope(
             command_id=order.command_id,
             type=type_name,
             type_version=type(command).version,
@@ -131,18 +129,16 @@ class Intake:
             request_hash=request_hash,
             origin=origin,
             correlation_id=order.asked.trace_id,
-            causation_id=None,
             expected_version=order.wishes.expected_version,
             traceparent=order.asked.traceparent,
             reply_to=reply_to,
-            replay=None,
         )
         try:
             await self._publisher.publish(
                 routing.COMMANDS,
                 routing.command_key(order.unit_id, ids.partition_of(order.unit_id, self._partitions), type_name),
                 envelope.to_json(),
-                message_id=str(order.command_id),
+                message_id=order.name,
                 deadline=CONFIRM_TIMEOUT,
                 reply_to=reply_to,
                 type=type_name,
@@ -162,15 +158,6 @@ class Intake:
             raise Problem(
                 "idempotency_key_reused", "Repeat the same request, or take a new key.", commandId=str(command_id)
             )
-
-    def _pending(self, order: Order, command: Command) -> Outcome:
-        return Outcome.model_construct(
-            command_id=order.command_id,
-            type=type(command).type_name(),
-            unit_id=order.unit_id,
-            status=Status.PENDING,
-            partition=ids.partition_of(order.unit_id, self._partitions),
-        )
 
 
 def request_hash(method: str, path: str, body: bytes) -> str:
