@@ -73,10 +73,11 @@ class Fenced(Exception):
         self.partition = partition
 
 
-_COLUMNS = (
+COLUMNS = (
     "partition, position, unit_id, stream, stream_version, type, type_version, payload, sealed, subject, "
     "command_id, causation_id, correlation_id, actor, occurred_at, recorded_at"
 )
+"""What a query selects to make a `StoredEvent` of each row."""
 
 _INSERT = """
 INSERT INTO events (partition, position, unit_id, stream, stream_version, type, type_version, payload, sealed, subject,
@@ -187,5 +188,5 @@ async def head(connection: Connection, partition: int) -> int:
 
 async def _read(connection: Connection, where: str, values: tuple[object, ...]) -> list[StoredEvent]:
     async with connection.cursor(row_factory=class_row(StoredEvent), binary=True) as cursor:
-        await cursor.execute(f"SELECT {_COLUMNS} FROM events WHERE {where}".encode(), values)  # noqa: S608 - both are ours
+        await cursor.execute(f"SELECT {COLUMNS} FROM events WHERE {where}".encode(), values)  # noqa: S608 - both are ours
         return await cursor.fetchall()

@@ -24,7 +24,6 @@ from sqlalchemy import (
     ColumnElement,
     Date,
     DateTime,
-    Insert,
     Integer,
     MetaData,
     Table,
@@ -34,12 +33,11 @@ from sqlalchemy import (
     bindparam,
     column,
     func,
-    insert,
     literal,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB, psycopg
+from sqlalchemy.dialects.postgresql import JSON, JSONB, Insert, insert, psycopg
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.types import TypeEngine

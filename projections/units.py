@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    Update,
     bindparam,
     func,
     null,
@@ -116,17 +117,21 @@ def leaves(facts: Facts) -> UpdateBase:
 
 @model.on(DepartmentAdded)
 def opens_a_department(facts: Facts) -> UpdateBase:
-    """One more department."""
-    return added(
+    """One more department, or another name for it."""
+    opened = added(
         departments,
         unit_id=facts.unit_id,
         department=facts.department,
         partition=facts.partition,
         display=facts.display,
     )
+    renamed = opened.on_conflict_do_update(
+        index_elements=[departments.c.unit_id, departments.c.department], set_={"display": opened.excluded.display}
+    )
+    return renamed.add_cte(_unit(facts).cte("of_the_unit"))
 
 
-def _unit(facts: Facts, **values: object) -> UpdateBase:
+def _unit(facts: Facts, **values: object) -> Update:
     now = {"version": facts.stream_version, "updated_at": facts.recorded_at}
     return changed(units, units.c.unit_id == facts.unit_id, **values, **now)
 
@@ -154,7 +159,7 @@ class Unit(Model):
     """active, suspended or retired."""
     status_reason: str | None
     version: int
-    """Of the unit's stream, for If-Match; departments do not count."""
+    """Of the unit's stream, for If-Match."""
     registered_at: AwareDatetime
     updated_at: AwareDatetime
 
