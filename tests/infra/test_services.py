@@ -32,7 +32,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def postgres_of_ours() -> Iterator[PrivatePostgres]:
-    """A running Postgres with one table of one row; a test may do with the server what it likes, and leaves it running."""
+    """A running Postgres with one table of one row; a test may do what it likes and leaves it running."""
     with leashed_folder() as path:
         server = PrivatePostgres(path / "postgres")
         with psycopg.connect(server.start(), autocommit=True) as connection:
