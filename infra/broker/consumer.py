@@ -16,11 +16,17 @@ from uuid import uuid4
 import aiormq
 
 from infra.broker import wire
-from infra.broker.connection import BROKER_TROUBLE, OPEN_TIMEOUT, BrokerConnection, Channel, Listener
+from infra.broker.connection import BROKER_TROUBLE, BrokerConnection, Channel, Listener
 from infra.broker.errors import BrokerUnavailable, ConsumerLost, ConsumerRefused
 from infra.broker.reconnect import Reconnecting
+from infra.broker.sole_consumer import claim, let_go
 
 BATCH_LIMIT: Final = 256
+PREFETCH: Final = 512
+"""The same for every consumer a queue ever has. A quorum queue appends what is given back to what was given back
+before and is not delivered again yet: only a successor that takes at least as much at once leaves nothing there, and
+keeps the order. So never lower it to handle messages one at a time; take them and handle them one at a time.
+"""
 
 
 class Delivery:
@@ -66,6 +72,8 @@ class Delivery:
         return wire.short_string(self._method, wire.short_string(self._method, 14 + self._method[4])[1])[0]
 
 
+START_TIMEOUT: Final = 10.0
+
 OnDelivery = Callable[[Delivery], None]
 
 
@@ -74,8 +82,17 @@ class Consumer(Listener):
 
     channel: Channel
 
-    def __init__(self, queue: str, on_delivery: OnDelivery | None = None) -> None:
+    def __init__(
+        self,
+        connection: BrokerConnection,
+        queue: str,
+        on_delivery: OnDelivery | None = None,
+        *,
+        exclusive: bool = False,
+    ) -> None:
         self.queue: Final = queue
+        self._connection = connection
+        self._exclusive = exclusive
         self.lost: str | None = None
         """Why it is over; None while it consumes."""
         self._on_delivery = on_delivery
@@ -133,8 +150,10 @@ class Consumer(Listener):
         self._say(wire.reject(self.channel.number, tag, requeue=requeue))
 
     async def give_back(self) -> None:
-        """Stop, and put everything unacknowledged back in its place. Returns when the broker has done so."""
+        """Stop, put everything unacknowledged back in its place, and let others consume the queue."""
         await self.channel.close("given_back")
+        if self._exclusive:
+            await let_go(self._connection, self.queue)
 
     def delivered(self, method: bytes, header: bytes, body: bytes) -> None:
         delivery = Delivery(method, header, body)
@@ -161,29 +180,36 @@ async def consume(
     connection: BrokerConnection,
     queue: str,
     *,
-    prefetch: int,
+    prefetch: int = PREFETCH,
     exclusive: bool = True,
     no_ack: bool = False,
     on_delivery: OnDelivery | None = None,
 ) -> Consumer:
-    """Start consuming on a channel of its own. Raises ConsumerRefused or BrokerUnavailable."""
-    consumer = Consumer(queue, on_delivery)
+    """Start consuming on a channel of its own; `exclusive`: as the only one. Raises ConsumerRefused or
+    BrokerUnavailable.
+    """
+    consumer = Consumer(connection, queue, on_delivery, exclusive=exclusive)
     consumer.channel = await connection.channel(consumer)
     rpc = consumer.channel.rpc
     try:
-        async with asyncio.timeout(OPEN_TIMEOUT):
+        async with asyncio.timeout(START_TIMEOUT):
+            if exclusive:
+                await claim(rpc, queue)
             await rpc.basic_qos(prefetch_count=prefetch)
-            await rpc.basic_consume(
-                queue, _never, no_ack=no_ack, exclusive=exclusive, consumer_tag=f"carespine.{uuid4().hex}"
-            )
-    except aiormq.exceptions.ChannelAccessRefused:
-        raise ConsumerRefused(queue, "exclusive") from None
-    except aiormq.exceptions.ChannelLockedResource:
+            await rpc.basic_consume(queue, _never, no_ack=no_ack, consumer_tag=f"carespine.{uuid4().hex}")
+    except (aiormq.exceptions.ChannelAccessRefused, aiormq.exceptions.ChannelLockedResource):
         raise ConsumerRefused(queue, "exclusive") from None
     except aiormq.exceptions.ChannelNotFoundEntity:
+        if exclusive:
+            await let_go(connection, queue)
         raise ConsumerRefused(queue, "missing") from None
+    except ConsumerRefused:
+        await consumer.channel.close("channel_closed")
+        raise
     except BROKER_TROUBLE as trouble:
         await consumer.channel.close("channel_closed")
+        if exclusive:
+            await let_go(connection, queue)
         raise BrokerUnavailable("timeout" if isinstance(trouble, TimeoutError) else "lost") from trouble
     return consumer
 
@@ -223,7 +249,7 @@ class ConsumingConnection(Reconnecting):
         self,
         queue: str,
         *,
-        prefetch: int = 2 * BATCH_LIMIT,
+        prefetch: int = PREFETCH,
         exclusive: bool = True,
         no_ack: bool = False,
         on_delivery: OnDelivery | None = None,

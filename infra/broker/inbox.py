@@ -86,7 +86,7 @@ class Inbox(Reconnecting):
     async def _serve(self, connection: BrokerConnection) -> None:
         queue = await declare_private(connection, self._base)
         consumer = await consume(
-            connection, queue, prefetch=0, exclusive=True, no_ack=True, on_delivery=self._on_delivery
+            connection, queue, prefetch=0, exclusive=False, no_ack=True, on_delivery=self._on_delivery
         )
         channel = await connection.channel()
         self._connected = True

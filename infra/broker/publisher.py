@@ -119,8 +119,8 @@ class Publisher(Reconnecting):
         self._connection = connection
         try:
             while not connection.lost.is_set():
-                lane = _ConfirmedLane(connection, self._max_in_flight, self._on_confirmed)
-                transient = _TransientLane()
+                lane = _ConfirmedLane(connection, self._max_in_flight, self._on_confirmed, self._down)
+                transient = _TransientLane(self._down)
                 lane.channel = await connection.channel(lane, confirms=True)
                 self._transient = transient.channel = await connection.channel(transient)
                 self._lane = lane
@@ -128,27 +128,31 @@ class Publisher(Reconnecting):
                 await _first_of(lane.over, transient.over)
                 # A channel dies alone when somebody publishes to an exchange that is not there: the others' messages
                 # were on it too, so it is opened again, but not in a tight loop.
-                self._up.clear()
-                self._lane = None
-                self._transient = None
                 if not connection.lost.is_set():
                     await lane.channel.close("channel_closed")
                     await transient.channel.close("channel_closed")
                     await asyncio.sleep(backoff.next())
         finally:
-            self._lane = None
-            self._transient = None
+            self._down()
             self._connection = None
+
+    def _down(self) -> None:
+        """At once, not when `_serve` gets its turn: whoever publishes in between must hear the truth."""
+        self._up.clear()
+        self._lane = None
+        self._transient = None
 
 
 class _TransientLane(Listener):
     channel: Channel
 
-    def __init__(self) -> None:
+    def __init__(self, down: Callable[[], None]) -> None:
         self.over = asyncio.Event()
+        self._down = down
 
     def ended(self, reason: str) -> None:
         self.over.set()
+        self._down()
 
 
 class _ConfirmedLane(Listener):
@@ -156,8 +160,15 @@ class _ConfirmedLane(Listener):
 
     channel: Channel
 
-    def __init__(self, connection: BrokerConnection, max_in_flight: int, on_confirmed: Observe | None) -> None:
+    def __init__(
+        self,
+        connection: BrokerConnection,
+        max_in_flight: int,
+        on_confirmed: Observe | None,
+        down: Callable[[], None],
+    ) -> None:
         self.over = asyncio.Event()
+        self._down = down
         self.pending: dict[int, tuple[asyncio.Future[None], str, float, float]] = {}
         """By delivery tag, oldest first: who waits, message id, deadline, when it was sent."""
         self._loop = asyncio.get_running_loop()
@@ -235,6 +246,7 @@ class _ConfirmedLane(Listener):
 
     def ended(self, reason: str) -> None:
         self.over.set()
+        self._down()
         if self._sweeper is not None:
             self._sweeper.cancel()
         for future, _, _, _ in self.pending.values():

@@ -9,16 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from infra.broker.connection import BrokerConnection
 from infra.broker.consumer import Delivery, consume
 from infra.broker.errors import BrokerUnavailable, ReplyLost
 from infra.broker.private_queue import declare_private
 from infra.broker.reconnect import Reconnecting
-
-PREFETCH: Final = 0
-"""No limit: answers are acknowledged by being sent, and each is small."""
 
 
 class ReplyBox(Reconnecting):
@@ -65,7 +61,7 @@ class ReplyBox(Reconnecting):
     async def _serve(self, connection: BrokerConnection) -> None:
         queue = await declare_private(connection, self._base)
         consumer = await consume(
-            connection, queue, prefetch=PREFETCH, exclusive=True, no_ack=True, on_delivery=self._answered
+            connection, queue, prefetch=0, exclusive=False, no_ack=True, on_delivery=self._answered
         )
         self._queue = queue
         self._up.set()
