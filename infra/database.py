@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from infra.findings import Finding
@@ -44,6 +46,7 @@ def pool(url: str, *, role: str, smallest: int = 1, largest: int = 10, timeout: 
         open=False,
         name=f"carespine-{role}",
         reconnect_timeout=0,
+        configure=_read_json_fast,
         check=AsyncConnectionPool.check_connection,
         kwargs={
             "options": role_options(role),
@@ -54,6 +57,10 @@ def pool(url: str, *, role: str, smallest: int = 1, largest: int = 10, timeout: 
             "prepare_threshold": 2,
         },
     )
+
+
+async def _read_json_fast(connection: Connection) -> None:
+    set_json_loads(orjson.loads, connection)
 
 
 @asynccontextmanager

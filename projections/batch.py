@@ -97,11 +97,11 @@ def plan(facts: Iterable[Seen], reactions: Mapping[str, Sequence[Reaction]]) -> 
     """The statements for these facts, in the order in which they are to run."""
     steps: list[Step] = []
     latest: dict[int, int] = {}
-    touched: dict[tuple[str, object], int] = {}
+    touched: dict[tuple[str, object, object], int] = {}
     for fact in facts:
         for reaction in reactions.get(fact.type, ()):
             row = fact.row if reaction.computed is None else {**fact.row, **reaction.computed.of(fact.row)}
-            place = (reaction.read_model, row[reaction.key])
+            place = (reaction.read_model, row["partition"], row[reaction.key])
             at = latest.get(id(reaction), -1)
             if at <= touched.get(place, -1):
                 at = latest[id(reaction)] = len(steps)

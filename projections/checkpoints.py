@@ -12,10 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from psycopg.rows import class_row
-
 from infra.database import Connection
-from infra.event_log import COLUMNS, StoredEvent
+from infra.event_log import COLUMNS, StoredEvent, cursor_of_events
 from projections.batch import LeftOut
 
 PARTITION_LOCK: Final = 0xCA5E
@@ -68,7 +66,7 @@ async def take(connection: Connection, owned: Mapping[int, int], limit: int) -> 
     Moves the checkpoints past them: apply the events in the same transaction, or roll it back. Nothing is taken from a
     partition whose epoch is not ours any more, or that is being rebuilt.
     """
-    async with connection.cursor(row_factory=class_row(StoredEvent), binary=True) as cursor:
+    async with cursor_of_events(connection) as cursor:
         await cursor.execute(_TAKE, (limit, list(owned), list(owned.values())))
         return await cursor.fetchall()
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from psycopg.rows import class_row
-
 from infra.database import Connection, Pool, connected
-from infra.event_log import COLUMNS, StoredEvent
+from infra.event_log import COLUMNS, StoredEvent, cursor_of_events
 from infra.sealing import Sealer
 from projections.applying import AT_FAULT, Applying
 from projections.batch import Reactions
@@ -86,6 +84,6 @@ async def _applied(
 async def _page(
     connection: Connection, partition: int, after: int, through: int, types: list[str], limit: int
 ) -> list[StoredEvent]:
-    async with connection.cursor(row_factory=class_row(StoredEvent), binary=True) as cursor:
+    async with cursor_of_events(connection) as cursor:
         await cursor.execute(_PAGE, (partition, after, through, types, limit))
         return await cursor.fetchall()
