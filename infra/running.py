@@ -13,15 +13,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from typing import Any
-
-import httpx
+from urllib.parse import urlsplit
 
 from infra.installation import Places, Plan
 from infra.services.detached import Identity, ServiceTrouble, end, last_lines, spawn, wait_until
 
 STOP_DEADLINE = 240.0
 """Longer than every process in turn being given its time by the supervisor."""
+HOPELESS_RESTARTS = 5
+"""A process that ended this often before it was ready once will not get ready by waiting."""
+
+
+class StartFailed(Exception):
+    """A process ends again and again instead of getting ready; says which, and the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ def start(places: Places, plan: Plan) -> None:
 def wait_until_ready(
     places: Places, *, timeout: float, hear: Callable[[ProcessStatus], None] | None = None
 ) -> list[ProcessStatus]:
-    """Wait until every process is ready; TimeoutError naming the process and its failed check if one is not.
+    """Wait until every process is ready. TimeoutError names the process that is not and its failed check; StartFailed
+    comes before the time is over where a process ends again and again.
 
     `hear` is told of each process once, when it is ready.
     """
@@ -93,8 +100,11 @@ def wait_until_ready(
         behind = [process for process in seen if process.state != "ready"]
         if seen and not behind:
             return seen
-        if time.monotonic() > deadline or not seen:
-            raise TimeoutError("\n".join(_explain(places, process) for process in behind) or "the supervisor is gone")
+        hopeless = [process for process in behind if process.restarts >= HOPELESS_RESTARTS]
+        if hopeless or not seen:
+            raise StartFailed("\n".join(_explain(places, process) for process in hopeless) or "the supervisor is gone")
+        if time.monotonic() > deadline:
+            raise TimeoutError("\n".join(_explain(places, process) for process in behind))
         time.sleep(0.1)
 
 
@@ -137,13 +147,17 @@ def _look_at(recorded: dict[str, Any], name: str, health_url: str) -> ProcessSta
 
 
 def _ask(health_url: str) -> tuple[str, str]:
+    # Plain http.client: asked ten times a second while a whole installation starts, it should cost next to nothing.
+    connection = HTTPConnection(urlsplit(health_url).netloc, timeout=3)
     try:
-        answer = httpx.get(f"{health_url}/health/ready", params={"verbose": "1"}, timeout=3, trust_env=False)
-    except httpx.HTTPError as trouble:
+        connection.request("GET", "/health/ready?verbose=1")
+        answer = connection.getresponse()
+        said = answer.read(2000).decode(errors="replace")
+    except (OSError, HTTPException) as trouble:
         return "silent", type(trouble).__name__
-    if answer.is_success:
-        return "ready", ""
-    return "unready", answer.text[:2000]
+    finally:
+        connection.close()
+    return ("ready", "") if answer.status == 200 else ("unready", said)
 
 
 def _explain(places: Places, process: ProcessStatus) -> str:

@@ -25,6 +25,7 @@ class Answering(TyperGroup):
     """Turns the known ways to fail into a message and an exit code; anything else is a bug and shows its traceback."""
 
     def invoke(self, ctx: Any) -> Any:  # Any: typer's context, whose module differs between its releases
+        from infra.running import StartFailed
         from infra.settings import SettingsError
 
         try:
@@ -33,6 +34,8 @@ class Answering(TyperGroup):
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except ServiceTrouble as trouble:
             fail(str(trouble), ExitCode.UNREACHABLE)
+        except StartFailed as trouble:
+            fail(str(trouble), ExitCode.FAILED)
         except SettingsError as trouble:
             fail(str(trouble), ExitCode.USAGE)
         except TimeoutError as trouble:

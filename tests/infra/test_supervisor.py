@@ -105,16 +105,17 @@ def test_a_state_file_that_names_a_stranger_does_no_harm(places: Places) -> None
         stranger.communicate(b"\n")
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "said"), [("unready", "the broker is away"), ("crashing", "the settings are incomplete")]
-)
-def test_a_process_that_does_not_get_ready_is_named_with_its_reason(
-    places: Places, start: Starter, behaviour: str, said: str
-) -> None:
-    start(healthy="well", ailing=behaviour)
-    with pytest.raises(TimeoutError, match=f"(?s)ailing is not ready.*{said}") as trouble:
+def test_a_process_that_does_not_get_ready_is_named_with_its_reason(places: Places, start: Starter) -> None:
+    start(healthy="well", ailing="unready")
+    with pytest.raises(TimeoutError, match="(?s)ailing is not ready.*the broker is away") as trouble:
         running.wait_until_ready(places, timeout=2)
     assert "healthy" not in str(trouble.value)
+
+
+def test_a_process_that_ends_again_and_again_is_not_waited_for(places: Places, start: Starter) -> None:
+    start(healthy="well", ailing="crashing")
+    with pytest.raises(running.StartFailed, match="(?s)ailing is not ready.*the settings are incomplete"):
+        running.wait_until_ready(places, timeout=60)
 
 
 def test_a_log_that_was_copied_aside_goes_on_empty(tmp_path: Path) -> None:
