@@ -1,4 +1,4 @@
-"""`carespine dead-letters`: what could not be handled; replaying it in order, giving it up. The ledger keeps who and why."""
+"""`carespine dead-letters`: what could not be handled; replaying it in order, giving it up, each with a reason."""
 
 from __future__ import annotations
 
