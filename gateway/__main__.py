@@ -10,12 +10,15 @@ from gateway.intake import Intake
 from gateway.measures import Measures
 from gateway.positions import Positions
 from gateway.routes import health
+from gateway.routes.dead_letters import Desk
 from infra.broker import topology
 from infra.broker.publisher import Publisher
 from infra.broker.replies import ReplyBox
 from infra.database import pool
 from infra.http_server import serving
 from infra.process import Process, run
+from infra.sealing import MasterKey, Sealer
+from infra.settings import Keys
 from infra.tokens import Verifier
 
 
@@ -31,6 +34,9 @@ async def main(process: Process) -> None:
     reading = pool(postgres_url, role="gateway", smallest=2, largest=12)
     await reading.open(wait=False)
     process.closing.push_async_callback(reading.close)
+    desk = pool(postgres_url, role="desk", smallest=0, largest=3)
+    await desk.open(wait=False)
+    process.closing.push_async_callback(desk.close)
     positions = Positions(reading)
     process.closing.push_async_callback(positions.close)
     publisher = await enter(Publisher(broker_url, name=f"{process.instance}.publish", on_confirmed=measures.confirmed))
@@ -51,6 +57,7 @@ async def main(process: Process) -> None:
             ),
             calls=Calls(publisher, replies, called=measures.called),
             questions=Questions(callers, reading, positions, partitions=partitions),
+            desk=Desk(callers, desk, _sealer(settings.keys)),
             measures=measures,
             body_limit=settings.work.body_limit,
             version=process.health.version,
@@ -63,6 +70,10 @@ async def main(process: Process) -> None:
     await enter(serving(app, host=settings.http.host, port=settings.http.port, proxy_headers=False))
     process.started()
     await process.stopping.wait()
+
+
+def _sealer(keys: Keys) -> Sealer | None:
+    return Sealer(MasterKey(keys.sealing())) if keys.master_key is not None else None
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ from gateway.openapi import command_answers, describe, json_body, path_parameter
 from gateway.passage import passage
 from gateway.problems import KINDS, Kind, Problem, invalid, trouble
 from gateway.routes import commands as command_status
-from gateway.routes import encounters, operations, patients, queues, units
+from gateway.routes import dead_letters, encounters, operations, patients, queues, units
+from gateway.routes.dead_letters import Desk
 from infra.broker.errors import BrokerUnavailable
 from infra.database import DatabaseUnavailable
 from projections.questions import CursorNotValid
@@ -43,6 +44,7 @@ class Parts:
     intake: Intake
     calls: Calls
     questions: Questions
+    desk: Desk
     measures: Measures
     body_limit: int
     version: str
@@ -51,12 +53,19 @@ class Parts:
 
 def application(parts: Parts) -> ASGIApp:
     """The gateway as an ASGI application."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: to_camel(route.name),
+    )
     found: list[BaseRoute] = app.router.routes
     found += [route_of(row, parts.callers, parts.intake) for row in commands.ROWS]
     found += [command_status.any_command(parts.callers, parts.intake), calls.route(parts.callers, parts.calls)]
     for place in (patients, encounters, queues, units, command_status, operations):
         app.include_router(place.router(parts.questions))
+    app.include_router(dead_letters.router(parts.desk))
     found += parts.health
     document = describe(app, commands.ROWS, _BY_HAND, parts.version)
 

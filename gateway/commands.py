@@ -25,7 +25,7 @@ _PERSON: Final[Json] = {
     "contact": {"phone": "+49 30 0000000", "city": "Berlin", "country": "DE"},
     "roomNumber": "12A",
 }
-_SETTINGS: Final[Json] = {
+SETTINGS: Final[Json] = {
     "zone": "Europe/Berlin",
     "currency": "EUR",
     "mrnPattern": unit.DEFAULT_MRN_PATTERN,
@@ -167,7 +167,7 @@ UNITS: Final = (
         command=unit.RegisterUnit,
         path="/api/units",
         created="/api/units/{unitId}",
-        example={"unitId": "clinic-001", "name": "Example Clinic", "settings": _SETTINGS},
+        example={"unitId": "clinic-001", "name": "Example Clinic", "settings": SETTINGS},
         result={"id": "clinic-001"},
     ),
     CommandRoute(
@@ -175,7 +175,7 @@ UNITS: Final = (
         method="PUT",
         path="/api/units/{unit_id}/settings",
         into="settings",
-        example=_SETTINGS,
+        example=SETTINGS,
         result={"id": "clinic-001"},
     ),
     CommandRoute(

@@ -15,11 +15,11 @@ from pydantic.json_schema import models_json_schema
 
 from contracts.model import Model
 from gateway.command_routes import UNIT, CommandRoute, body_of
+from gateway.examples import ANSWERS, BODIES, COMMAND_ID
 from gateway.problems import MEDIA_TYPE
 
 Json = dict[str, Any]  # Any: JSON
 SCHEMAS: Final = "#/components/schemas/{model}"
-EXAMPLE_ID: Final = "01996a2f-0b11-8c4e-9d3a-6f70c2a915d8"
 
 DESCRIPTION: Final = """
 Commands and questions of a health network.
@@ -59,7 +59,7 @@ class ProblemDocument(Model):
 class Pending(Model):
     """The command is safe; how it ends is not known yet."""
 
-    command_id: str = Field(examples=[EXAMPLE_ID])
+    command_id: str = Field(examples=[COMMAND_ID])
     status: str = Field(examples=["pending"])
 
 
@@ -114,6 +114,10 @@ _HEADERS: Final[Json] = {
 }
 _ANSWER_HEADERS: Final[Json] = {
     "Carespine-Command": {"description": "The command's id.", "schema": {"type": "string", "format": "uuid"}},
+    "Carespine-Outcome": {
+        "description": "`accepted`; `unchanged`: it was so already, or this is the first answer again.",
+        "schema": {"type": "string", "enum": ["accepted", "unchanged"]},
+    },
     "Carespine-Position": {
         "description": "Where the last of what was written stands; send it with a question to see it.",
         "schema": {"type": "string"},
@@ -141,6 +145,7 @@ def describe(app: FastAPI, rows: Sequence[CommandRoute], others: Mapping[str, Js
         paths.setdefault(path, {})[method.lower()] = deepcopy(operation)
     for path, operations in paths.items():
         for method, operation in operations.items():
+            _illustrate(f"{method.upper()} {path}", operation)
             _complete(path, method, operation, is_command=operation.pop("x-command", False))
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
@@ -153,7 +158,7 @@ def describe(app: FastAPI, rows: Sequence[CommandRoute], others: Mapping[str, Js
     return document
 
 
-def command_answers(result: Json, *, created: bool, location: str = "") -> Json:
+def command_answers(result: Json, *, created: bool) -> Json:
     """The answers of a command: its result, or 202."""
     done = "201" if created else "200"
     content = {"application/json": {"schema": {"type": "object"}, "example": result}}
@@ -169,7 +174,7 @@ def command_answers(result: Json, *, created: bool, location: str = "") -> Json:
             "content": {
                 "application/json": {
                     "schema": {"$ref": SCHEMAS.format(model="Pending")},
-                    "example": {"commandId": EXAMPLE_ID, "status": "pending"},
+                    "example": {"commandId": COMMAND_ID, "status": "pending"},
                 }
             },
         },
@@ -200,6 +205,17 @@ def _command(row: CommandRoute, body: type[Model]) -> Json:
         "requestBody": json_body({"$ref": SCHEMAS.format(model=body.__name__)}, row.example, required=is_required),
         "responses": command_answers(row.result, created=row.created is not None),
     }
+
+
+def _illustrate(name: str, operation: Json) -> None:
+    """Add the examples of what FastAPI describes, and a summary that is a sentence."""
+    if name in BODIES:
+        operation["requestBody"]["content"]["application/json"]["example"] = BODIES[name]
+    if name in ANSWERS:
+        (done,) = (answer for status, answer in operation["responses"].items() if status.startswith("2"))
+        done["description"] = "The answer."
+        done["content"]["application/json"]["example"] = ANSWERS[name]
+        operation["summary"] = operation["description"].partition(";")[0].partition(". ")[0].rstrip(".") + "."
 
 
 def _complete(path: str, method: str, operation: Json, *, is_command: bool) -> None:
