@@ -48,23 +48,23 @@ def _plain(value: Any) -> Any:  # Any: a field of a record
     return value
 
 
-def _shape(record: type[Any], **more: Any) -> type[Model]:  # Any: one of the desk's records; types
+def _shape(record: type[Any], name: str, **more: Any) -> type[Model]:  # Any: one of the desk's records; types
     hints = get_type_hints(record)
     shape: dict[str, Any] = {field.name: (_type(hints[field.name]), ...) for field in fields(record)}
-    return create_model(record.__name__, __base__=Model, __doc__=record.__doc__, **shape, **more)
+    return create_model(name, __base__=Model, __doc__=record.__doc__, **shape, **more)
 
 
 def _type(hint: Any) -> Any:  # Any: types
     if hint is bytes:
         return str
     if get_origin(hint) is list and is_dataclass(get_args(hint)[0]):
-        return list.__class_getitem__(_shape(get_args(hint)[0]))
+        return list.__class_getitem__(_shape(get_args(hint)[0], get_args(hint)[0].__name__))
     return hint
 
 
-LETTER: Final = _shape(store.Letter)
-REVEALED: Final[type[Model]] = create_model("RevealedLetter", __base__=LETTER, payload=(Json | None, ...))
-REPLAY: Final = _shape(replays.Replay)
-RUN: Final = _shape(replays.Run)
-RUN_WITH_ITEMS: Final = _shape(replays.Run, items=(_type(list[replays.RunItem]), ...))
-ENTRY: Final = _shape(ledger.Entry)
+LETTER: Final = _shape(store.Letter, "DeadLetter")
+REVEALED: Final = _shape(store.Letter, "RevealedDeadLetter", payload=(Json | None, ...))
+REPLAY: Final = _shape(replays.Replay, "PlannedReplay")
+RUN: Final = _shape(replays.Run, "ReplayRun")
+RUN_WITH_ITEMS: Final = _shape(replays.Run, "ReplayRunWithItems", items=(_type(list[replays.RunItem]), ...))
+ENTRY: Final = _shape(ledger.Entry, "LedgerEntry")
