@@ -104,17 +104,11 @@ async def _live(name: str, settings: Settings, main: Main) -> int:
         loop.add_signal_handler(number, signalled, number)
     try:
         await _phases(process, main)
-    except SettingsError as error:
-        sys.stderr.write(f"{name}: {error}\n")
-        log.critical("settings_incomplete", variables=sorted(error.problems))
-        return 2
     except asyncio.CancelledError:
         log.critical("shutdown_overdue" if process.stopping.is_set() else "cancelled", seconds=SHUTDOWN_SECONDS)
         return 1
     except Exception as error:  # noqa: BLE001 - the last handler there is: whatever failed, say so and exit with 1
-        for one in logs.leaves(error):
-            log.critical("crashed", **logs.describe(one))
-        return 1
+        return _failed(name, error)
     finally:
         if deadline is not None:
             deadline.cancel()
@@ -137,6 +131,19 @@ async def _phases(process: Process, main: Main) -> None:
                 raise _Finished
         except* _Finished:
             pass
+
+
+def _failed(name: str, error: Exception) -> int:
+    """Say what ended the process; answers its exit code."""
+    code = 1
+    for one in logs.leaves(error):
+        if isinstance(one, SettingsError):
+            sys.stderr.write(f"{name}: {one}\n")
+            log.critical("settings_incomplete", variables=sorted(one.problems))
+            code = 2
+        else:
+            log.critical("crashed", **logs.describe(one))
+    return code
 
 
 class _Finished(Exception):

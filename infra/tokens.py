@@ -112,6 +112,11 @@ class Verifier:
         self._limit = cached
         self._seen: OrderedDict[str, Claims] = OrderedDict()
 
+    @property
+    def remembered(self) -> int:
+        """How many tokens the cache holds now."""
+        return len(self._seen)
+
     def verify(self, token: str | None) -> Claims:
         """Who the bearer of this token is. Raises InvalidToken."""
         if not token:

@@ -30,6 +30,13 @@ WRITE_BUFFER: Final = 1 << 20
 BROKER_TROUBLE: Final = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError)
 """What the library raises when the broker is the reason, not our code (RuntimeError: a call on a closed connection)."""
 
+REFUSED: Final = (
+    aiormq.exceptions.AuthenticationError,
+    aiormq.exceptions.ProbableAuthenticationError,
+    aiormq.exceptions.ConnectionNotAllowed,
+)
+"""Wrong user or password, or no right to this virtual host."""
+
 
 class Listener:
     """What a channel's owner is told, in the order the broker said it. Called from the socket: must be quick, must
@@ -166,6 +173,8 @@ class BrokerConnection:
         try:
             async with asyncio.timeout(timeout):
                 await library.connect()
+        except REFUSED as refusal:
+            raise BrokerUnavailable("access_refused") from refusal
         except BROKER_TROUBLE as trouble:
             raise BrokerUnavailable("not_connected") from trouble
         if factory.tap is None:

@@ -10,7 +10,8 @@ class BrokerUnavailable(Exception):
     """The broker did not take the message, or did not say so in time. It may still have been delivered: repeat it under
     the same id.
 
-    `reason`: not_connected · blocked · full · lost · no_confirm · rejected · timeout.
+    `reason`: not_connected · access_refused · blocked · full · lost · no_confirm · rejected · timeout · locked ·
+    mismatch.
     """
 
     def __init__(self, reason: str) -> None:

@@ -92,9 +92,10 @@ async def check(url: str, *, partitions: int = 16) -> list[Finding]:
     """Compare the live broker with what the code expects. Changes nothing. Never raises for what it finds."""
     try:
         connection = await BrokerConnection.open(url, name="carespine.doctor")
-    except BrokerUnavailable:
+    except BrokerUnavailable as trouble:
+        seen = "access refused" if trouble.reason == "access_refused" else "no connection"
         remedy = "start RabbitMQ, or correct CARESPINE_RABBITMQ_URL (host, port, user, password, virtual host)"
-        return [_failed("rabbitmq.connect", seen="no connection", expected="an answer, and access", remedy=remedy)]
+        return [_failed("rabbitmq.connect", seen=seen, expected="an answer, and access", remedy=remedy)]
     try:
         findings = [
             _ok("rabbitmq.connect", "connected"),

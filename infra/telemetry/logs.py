@@ -12,8 +12,10 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, MutableMapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 import structlog
@@ -152,6 +154,8 @@ def _plain(value: object) -> object:
         return value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value[:50]]
+    if not isinstance(value, str | UUID | Path):
+        return f"<{type(value).__name__}>"  # no repr of a thing whose fields nobody has looked at
     text = str(value)
     return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"
 
