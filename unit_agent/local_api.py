@@ -12,6 +12,7 @@ import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +56,8 @@ def local_token(folder: Path) -> str:
 
 def problem(status: int, code: str, detail: str) -> Response:
     """RFC 9457."""
-    body = {"type": f"urn:carespine:problem:{code}", "status": status, "code": code, "detail": detail}
+    title = HTTPStatus(status).phrase
+    body = {"type": f"urn:carespine:problem:{code}", "title": title, "status": status, "code": code, "detail": detail}
     return JSONResponse(body, status_code=status, media_type="application/problem+json")
 
 
@@ -88,7 +90,7 @@ class LocalApi:
         async def locked(request: Request) -> Response:
             given = request.headers.get("authorization", "")
             if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
-                return problem(401, "token_not_valid", "Send the token in the file local-token as a bearer token.")
+                return problem(401, "token_invalid", "Send the token in the file local-token as a bearer token.")
             try:
                 return await answer(request)
             except sqlite3.Error:
@@ -118,7 +120,7 @@ class LocalApi:
         try:
             department = _DEPARTMENT.validate_python(request.path_params["department"])
         except ValidationError:
-            return problem(422, "department_not_valid", "A department code is letters, digits and dashes.")
+            return problem(422, "content_invalid", "A department code is letters, digits and dashes.")
         now = self._shared.state.now()
         return JSONResponse(await self._store.run(site_record.waiting_room, self._store.db, department, now))
 
@@ -128,7 +130,7 @@ class LocalApi:
         try:
             asked = _Asked.model_validate_json(await request.body())
         except ValidationError:
-            return problem(400, "not_valid", "Send {type, payload} as a JSON object.")
+            return problem(400, "validation_failed", "Send {type, payload} as a JSON object.")
         key = request.headers.get("idempotency-key")
         now = self._shared.state.now()
         try:
@@ -145,7 +147,7 @@ class LocalApi:
         except local_commands.NotACommand as wrong:
             return problem(403 if wrong.code == "not_allowed" else 422, wrong.code, wrong.detail)
         except outbox.AnotherCommandHasThisId:
-            return problem(409, "idempotency_key_reused", "This Idempotency-Key came with another command.")
+            return problem(422, "idempotency_key_reused", "This Idempotency-Key came with another command.")
         self._shared.outbox_changed.set()
         command_id = str(kept.command_id)
         body = {"commandId": command_id, "status": "waiting", **kept.ids}

@@ -78,7 +78,7 @@ def _word(type_name: str) -> type[Command]:
     try:
         word = command_named(type_name)
     except UnknownWord:
-        raise NotACommand("unknown_command", "There is no command of this type.") from None
+        raise NotACommand("command_unknown", "There is no command of this type.") from None
     if Role.UNIT not in word.may or word is ReportUnitCommand:
         raise NotACommand("not_allowed", "This command is not made at units.")
     return word
@@ -89,4 +89,4 @@ def _checked(word: type[Command], payload: Json) -> Command:
         return word.model_validate(payload)
     except ValidationError as wrong:
         fields = sorted({".".join(str(part) for part in error["loc"]) or "payload" for error in wrong.errors()})
-        raise NotACommand("invalid_payload", "Not valid: " + ", ".join(fields)) from None
+        raise NotACommand("content_invalid", "Not valid: " + ", ".join(fields)) from None

@@ -1,0 +1,88 @@
+"""`python -m ws_bridge`: holds the links of units. Ready when it can take new ones: inbox consumed, database there."""
+
+from __future__ import annotations
+
+import structlog
+
+from infra.broker import topology
+from infra.broker.inbox import Inbox
+from infra.broker.publisher import Publisher
+from infra.database import DatabaseUnavailable, pool
+from infra.process import Process, run
+from infra.sealing import MasterKey, Sealer
+from infra.tokens import Verifier
+from ws_bridge.admission import UNIT_PATH, Door
+from ws_bridge.catch_up import READERS, CatchUp
+from ws_bridge.deliveries import Deliveries
+from ws_bridge.links import Links
+from ws_bridge.live_calls import LiveCalls
+from ws_bridge.server import Bridge, serving_units
+from ws_bridge.submissions import Submissions
+from ws_bridge.unit_sessions import UnitSessions
+from ws_bridge.upkeep import leave, look_after
+
+log = structlog.get_logger()
+
+
+async def main(process: Process) -> None:
+    """Build, run until told to stop, let the units go, close in reverse."""
+    settings, metrics = process.settings, process.metrics
+    enter = process.closing.enter_async_context
+    broker_url = settings.rabbitmq.url.get_secret_value()
+    verifier = Verifier(settings.keys.verifying())
+    sealer = Sealer(MasterKey(settings.keys.sealing()))
+    database = pool(settings.postgres.url.get_secret_value(), role="bridge", smallest=1, largest=READERS + 3)
+    await database.open(wait=False)
+    process.closing.push_async_callback(database.close)
+
+    links = Links()
+    sessions = UnitSessions(database, bridge=process.instance, superseded=links.superseded)
+    confirmed = metrics.publish_confirm_duration_seconds.observe
+    publisher = await enter(Publisher(broker_url, name=f"{process.instance}.publish", on_confirmed=confirmed))
+    catch_up = CatchUp(database, sealer, links)
+    calls = LiveCalls(publisher, metrics)
+    deliveries = Deliveries(links, catch_up, calls)
+    inbox = await enter(
+        Inbox(broker_url, instance=process.instance, on_delivery=deliveries.arrived, on_gap=catch_up.look_now)
+    )
+    bridge = Bridge(
+        instance=process.instance,
+        links=links,
+        sessions=sessions,
+        inbox=inbox,
+        publisher=publisher,
+        catch_up=catch_up,
+        submissions=Submissions(publisher, database, metrics, partitions=settings.work.partitions),
+        calls=calls,
+        metrics=metrics,
+    )
+    process.ready.check("inbox", inbox.ready)
+    process.ready.check("broker", publisher.ready)
+    process.ready.check("sessions", sessions.ready)
+    process.ready.check("log", catch_up.ready)
+
+    door = Door(verifier, metrics)
+    start = process.tasks.create_task
+    start(topology.keep_declaring(broker_url, partitions=settings.work.partitions), name="topology")
+    start(sessions.keep_opening(), name="hellos")
+    start(sessions.keep_writing(lambda: {link.unit_id: link.epoch for link in links}), name="sessions")
+    start(catch_up.sweep(), name="sweep")
+    start(look_after(links), name="upkeep")
+    for number in range(READERS):
+        start(catch_up.read(), name=f"reader-{number}")
+
+    async with serving_units(bridge, door, settings.bridge) as (server, url):
+        log.info("listening", url=f"{url}{UNIT_PATH}")
+        process.started()
+        await process.stopping.wait()
+        door.closed = True
+        server.close(close_connections=False)
+        await leave(links)
+        try:
+            await sessions.flush()
+        except DatabaseUnavailable:
+            log.warning("sessions_not_written", reason="database_unavailable")
+
+
+if __name__ == "__main__":
+    run("ws_bridge", main)

@@ -1,0 +1,150 @@
+"""One unit's link at this bridge: its session on its socket. Sends without waiting, so one slow unit holds up nobody.
+
+Back-pressure is the feed's window and the bytes waiting in the socket: what does not go out now is read from the log
+when the unit has caught up. A unit that neither reads nor acknowledges is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from websockets.asyncio.server import ServerConnection, broadcast
+
+from contracts.envelope import Fact
+from contracts.frames import Bye, CloseCode
+from infra.telemetry.metrics import Metrics
+from infra.tokens import Claims
+from ws_bridge.session import Session
+
+CONGESTED_BYTES: Final = 512 * 1024
+"""Waiting in the socket: no more facts for now."""
+BUDGET_BYTES: Final = 4 * 1024 * 1024
+"""Waiting in the socket: whoever lets this pile up is cut."""
+ACK_SECONDS: Final = 30.0
+"""Facts unacknowledged for this long without any progress: cut."""
+
+Clock = Callable[[], float]
+
+
+class Link:
+    """From the upgrade to the close. Everything here runs on the event loop and returns at once."""
+
+    __slots__ = (
+        "_clock",
+        "_metrics",
+        "_moved_at",
+        "_noted",
+        "_sent",
+        "ended",
+        "expires_at",
+        "partition",
+        "queued",
+        "session",
+        "socket",
+        "unit_id",
+    )
+
+    def __init__(self, socket: ServerConnection, claims: Claims, metrics: Metrics, clock: Clock) -> None:
+        if claims.unit is None:
+            raise ValueError("a link is one unit's")
+        self.unit_id: Final = claims.unit
+        self.expires_at: Final = claims.exp
+        self.socket: Final = socket
+        self.session: Final = Session(claims.unit)
+        self.partition = 0
+        self.ended: CloseCode | None = None
+        """Why this end closes, or has closed, the link; None while it does not."""
+        self.queued = False
+        """It waits for its turn at the log (`ws_bridge.catch_up`)."""
+        self._metrics = metrics
+        self._clock = clock
+        self._noted = 0
+        """How far the feed was seen to reach before the session was open."""
+        self._sent: deque[tuple[int, float, datetime]] = deque()
+        """(through, when sent, when its last fact was recorded) of each unacknowledged frame."""
+        self._moved_at = 0.0
+        """When the unit last made progress; counts while something is unacknowledged."""
+
+    @property
+    def epoch(self) -> int:
+        """The session's; 0 before it is open."""
+        return self.session.epoch
+
+    @property
+    def is_open(self) -> bool:
+        """Welcomed and not closing."""
+        return self.session.is_open and self.ended is None
+
+    def open(self, *, epoch: int, partition: int, head: int) -> None:
+        """The session holds its unit."""
+        self.partition = partition
+        self.session.open(epoch=epoch, head=head)
+        self.session.feed.exists(self._noted)
+
+    def wants_page(self) -> bool:
+        """Something is to be read from the log for it, and there is room to send it."""
+        return self.is_open and self.session.feed.page() is not None and self._waiting() < CONGESTED_BYTES
+
+    def deliver(self, after: int, through: int, facts: Sequence[Fact]) -> None:
+        """A live batch or a page of the log: everything of the unit in (after, through]."""
+        if not self.session.is_open:
+            self._noted = max(self._noted, through)
+            return
+        if self.ended is not None:
+            return
+        standing = self.session.standing(facts)
+        if standing is not None:
+            self.end(standing, "the unit's standing changed")
+            return
+        if self._waiting() >= CONGESTED_BYTES:
+            self.session.feed.exists(through)
+            return
+        now = self._clock()
+        for frame in self.session.tell(after, through, facts):
+            if not self._sent:
+                self._moved_at = now
+            self._sent.append((self.session.feed.told, now, facts[-1].recorded_at))
+            self.say(frame)
+
+    def acknowledged(self, at: datetime) -> None:
+        """The feed's acked position has moved."""
+        now = self._moved_at = self._clock()
+        acked = self.session.feed.acked
+        while self._sent and self._sent[0][0] <= acked:
+            _, sent_at, recorded_at = self._sent.popleft()
+            self._metrics.unit_delivery_duration_seconds.observe(now - sent_at)
+            self._metrics.unit_feed_lag_seconds.observe(max(0.0, (at - recorded_at).total_seconds()))
+
+    def is_stuck(self) -> bool:
+        """The unit was sent facts and has acknowledged nothing for too long."""
+        return bool(self._sent) and self._clock() - self._moved_at > ACK_SECONDS
+
+    def say(self, frame: bytes) -> None:
+        """Send a frame; over budget the link ends instead."""
+        if self.ended is not None:
+            return
+        if self._waiting() > BUDGET_BYTES:
+            self.end(CloseCode.TOO_SLOW, "the unit does not read")
+            return
+        broadcast([self.socket], frame, text=True)
+
+    def end(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
+        """Say why and when to come back, then close. Only the first reason counts."""
+        if self.ended is not None:
+            return
+        bye = Bye(code=code, reason=reason, retry_after_seconds=retry_after)
+        broadcast([self.socket], bye.to_json(), text=True)
+        self.ended = code
+        self._metrics.unit_closes.labels(str(int(code))).inc()
+        if code is CloseCode.SUPERSEDED:
+            self._metrics.unit_fenced.inc()
+        # The close waits for the other end's answer; the handler of this connection waits for the close.
+        closing = asyncio.ensure_future(self.socket.close(code, reason))
+        closing.add_done_callback(lambda done: done.exception())
+
+    def _waiting(self) -> int:
+        return self.socket.transport.get_write_buffer_size()
