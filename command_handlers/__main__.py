@@ -57,7 +57,7 @@ async def main(process: Process, defect: str | None) -> None:
     sealer = Sealer(MasterKey(settings.keys.sealing()))
     broker_url = settings.rabbitmq.url.get_secret_value()
     postgres_url = settings.postgres.url.get_secret_value()
-    handlers = pool(postgres_url, role="handlers", smallest=2, largest=6)
+    handlers = pool(postgres_url, role="handlers", smallest=2, largest=6, probed=False)
     desk_pool = pool(postgres_url, role="desk", smallest=1, largest=3)
     await handlers.open(wait=False)
     process.closing.push_async_callback(handlers.close)

@@ -149,7 +149,8 @@ class Batches:
                     settled.append(one)
             decided = time.perf_counter()
             if settled:
-                await write(connection, self._sealer, epochs, settled, at=at)
+                await write(connection, self._sealer, epochs, settled)
+            await _clear_attempts(connection, items)
         for book in books.values():
             book.remember()
         result.answers.extend((one.envelope, one.outcome) for one in settled)
@@ -209,7 +210,7 @@ class Batches:
         held = self._held_by(decision, look, book.partition, envelope)
         if held is not None:
             return self._remembered(await self._park(item, envelope, held, look, at), look)
-        return self._remembered(_settled(item, envelope, decision, book.partition), look)
+        return self._remembered(_settled(envelope, decision, book.partition), look)
 
     async def _decide(
         self, connection: Connection, envelope: CommandEnvelope, command: Command, book: Book, at: datetime
@@ -302,7 +303,7 @@ class Batches:
             partition=item.partition,
             dead_letter_id=dead.letter_id,
         )
-        return Settled(envelope, outcome, parked=parked, attempted=item.attempted)
+        return Settled(envelope, outcome, parked=parked)
 
     async def _bury(self, item: Item, reason: Reason, at: datetime) -> None:
         """A message that names no command of this partition: nobody waits for it, the desk gets it as it is."""
@@ -347,6 +348,12 @@ _WHY_FAILED = {
 }
 
 
+async def _clear_attempts(connection: Connection, items: Sequence[Item]) -> None:
+    survived = [item.envelope.command_id for item in items if item.attempted and item.envelope]
+    if survived:
+        await connection.execute("DELETE FROM command_attempts WHERE command_id = ANY(%s)", (survived,))
+
+
 def _stream_of(book: Book, envelope: CommandEnvelope, command: Command, at: datetime) -> str | None:
     try:
         return aggregate_for(command).stream(command, Draft(book, envelope, at))
@@ -354,7 +361,7 @@ def _stream_of(book: Book, envelope: CommandEnvelope, command: Command, at: date
         return None
 
 
-def _settled(item: Item, envelope: CommandEnvelope, decision: Decision, partition: int) -> Settled:
+def _settled(envelope: CommandEnvelope, decision: Decision, partition: int) -> Settled:
     draft = decision.draft
     if draft is not None:
         draft.enter()
@@ -375,7 +382,6 @@ def _settled(item: Item, envelope: CommandEnvelope, decision: Decision, partitio
         events=draft.events if draft else (),
         holds=draft.holds if draft else None,
         timers=decision.timers,
-        attempted=item.attempted,
     )
 
 

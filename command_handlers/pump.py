@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import psycopg
 import structlog
@@ -31,10 +32,11 @@ from infra.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-MOST_ATTEMPTS = 5
-"""Deliveries after which a command that was always alone when its handler died is taken for the cause."""
+MOST_ATTEMPTS = 4
+"""Times a command is taken up when handlers keep dying over it, the last ones alone; then it is taken for the cause."""
 MOST_DECISIONS = 5
 """Times a single command is decided again because the database said no to it."""
+FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
 DRAIN_SECONDS = 5.0
 
@@ -49,8 +51,6 @@ class Source:
     consumer: Consumer | None = None
     """None while the queue is not consumed (somebody else still holds it, or the broker is away)."""
     arrived: deque[Delivery] = field(default_factory=deque)
-    suspects: int = 0
-    """Redelivered messages among `arrived`: while there are any, they are handled alone."""
 
     def live(self) -> bool:
         """Whether what has arrived may be handled and acknowledged."""
@@ -77,6 +77,8 @@ class Pump:
         self._metrics = metrics
         self._limit = batch_limit
         self._sources: dict[int, Source] = {}
+        self._turn = 0
+        """Which partition is looked at first, so that a busy one does not keep the others waiting."""
         self._something = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -142,39 +144,65 @@ class Pump:
                 reason = why.reason
             source.consumer = None
             source.arrived.clear()
-            source.suspects = 0
             # `exclusive`: the former owner is still there; its broker connection ends it within two heartbeats.
             log.info("partition.waiting", partition=source.partition, reason=reason)
             await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - jitter, not a secret
 
     def _arrived(self, source: Source, delivery: Delivery) -> None:
         source.arrived.append(delivery)
-        source.suspects += delivery.redelivered
         self._something.set()
 
     def _take(self) -> list[tuple[Source, Item]]:
-        """What to handle together: one suspect alone, or up to the limit of everything that has arrived."""
+        """Everything that has arrived, up to the limit; every partition is the first one in its turn."""
+        sources = list(self._sources.values())
+        self._turn += 1
         batch: list[tuple[Source, Item]] = []
-        for source in self._sources.values():
+        for place in range(len(sources)):
+            source = sources[(self._turn + place) % len(sources)]
             while source.arrived and source.live() and len(batch) < self._limit:
-                if source.suspects and (source.arrived[0].redelivered or not batch):
-                    if batch:
-                        break
-                    delivery = source.arrived.popleft()
-                    source.suspects -= delivery.redelivered
-                    return [(source, Item(source.partition, delivery))]
-                delivery = source.arrived.popleft()
-                batch.append((source, Item(source.partition, delivery)))
+                batch.append((source, Item(source.partition, source.arrived.popleft())))
         return batch
 
     async def _handle_all(self, batch: list[tuple[Source, Item]]) -> None:
         for _, item in batch:
             self._batches.decode(item)
-        await self._handle(batch)
+        suspects = await self._suspects([item for _, item in batch])
+        together: list[tuple[Source, Item]] = []
+        for source, item in batch:
+            if item.envelope is None or item.envelope.command_id not in suspects:
+                together.append((source, item))
+                continue
+            await self._handle(together)
+            together = []
+            await self._handle([(source, item)])
+        await self._handle(together)
+
+    async def _suspects(self, items: Sequence[Item]) -> frozenset[UUID]:
+        """Commands over which a handler may have died: delivered again, and under way when a process ended."""
+        again = [item.envelope.command_id for item in items if item.envelope and item.message.redelivered]
+        if not again:
+            return frozenset()
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                async with connected(self._pool) as connection:
+                    cursor = await connection.execute(
+                        "SELECT command_id FROM command_attempts WHERE command_id = ANY(%s)", (again,)
+                    )
+                    return frozenset(row[0] for row in await cursor.fetchall())
+            except DatabaseUnavailable as why:
+                pause = await self._wait(why, pause)
+
+    async def _wait(self, why: Exception, pause: float) -> float:
+        """Nothing is lost by waiting, and nothing counts against the messages. Returns the next pause."""
+        self.trouble = type(why).__name__
+        log.warning("batch.waiting", reason=type(why).__name__, seconds=round(pause, 2))
+        await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
+        return min(pause * 2, LONGEST_PAUSE)
 
     async def _handle(self, batch: list[tuple[Source, Item]]) -> None:
         """Handle and acknowledge, however long it takes; what is not ours any more is left to its new owner."""
-        pause = 0.05
+        pause = FIRST_PAUSE
         decisions = 0
         while batch := [(source, item) for source, item in batch if self._ours(source)]:
             epochs = {source.partition: source.epoch for source, _ in batch}
@@ -187,12 +215,8 @@ class Pump:
                 await self._fenced(fenced.partition)
                 continue
             except (DatabaseUnavailable, BrokerUnavailable, KeyNotKnown, psycopg.OperationalError) as why:
-                # Nothing is lost by waiting, and nothing counts against the messages.
                 self._forget(epochs)
-                self.trouble = type(why).__name__
-                log.warning("batch.waiting", reason=type(why).__name__, seconds=round(pause, 2), count=len(batch))
-                await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
-                pause = min(pause * 2, LONGEST_PAUSE)
+                pause = await self._wait(why, pause)
                 continue
             except (ReceiptTaken, BlockGone) as why:
                 self._forget(epochs)
@@ -233,22 +257,25 @@ class Pump:
             self._batches.memory.forget(partition)
 
     async def _count_attempts(self, items: Sequence[Item]) -> None:
-        """A redelivered command is alone: count that it is taken up, before it can take the process down again."""
-        if len(items) != 1 or not items[0].message.redelivered or items[0].attempted:
-            return
-        item = items[0]
-        if item.envelope is None:
+        """Note which redelivered commands are taken up now, before one of them can take the process down again."""
+        again = {
+            item.envelope.command_id: item
+            for item in items
+            if item.envelope and item.message.redelivered and not item.attempted
+        }
+        if not again:
             return
         async with connected(self._pool) as connection:
             cursor = await connection.execute(
-                "INSERT INTO command_attempts (command_id, attempts) VALUES (%s, 1) ON CONFLICT (command_id) "
-                "DO UPDATE SET attempts = command_attempts.attempts + 1, last_at = now() RETURNING attempts",
-                (item.envelope.command_id,),
+                "INSERT INTO command_attempts (command_id, attempts) SELECT unnest(%s::uuid[]), 1 "
+                "ON CONFLICT (command_id) DO UPDATE SET attempts = command_attempts.attempts + 1, last_at = now() "
+                "RETURNING command_id, attempts",
+                (list(again),),
             )
-            row = await cursor.fetchone()
-        item.attempted = True
-        if row is not None and row[0] > MOST_ATTEMPTS:
-            item.dead = Reason.CRASHED
+            for command_id, attempts in await cursor.fetchall():
+                again[command_id].attempted = True
+                if attempts > MOST_ATTEMPTS:
+                    again[command_id].dead = Reason.CRASHED
 
     def _acknowledge(self, batch: Sequence[tuple[Source, Item]]) -> None:
         last = {source.partition: (source, item.message.tag) for source, item in batch}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID, uuid5
 
 import orjson
@@ -48,8 +47,6 @@ class Settled:
     holds: Mapping[Claim, str | None] | None = None
     timers: Sequence[Timer] = ()
     parked: Parked | None = None
-    attempted: bool = False
-    """Taken up alone after a redelivery, so a row in `command_attempts` is to be cleared."""
 
 
 _RECEIPTS = """
@@ -73,9 +70,7 @@ WHERE c.unit_id = u AND c.kind = k AND c.key = h
 """
 
 
-async def write(
-    connection: Connection, sealer: Sealer, epochs: Mapping[int, int], batch: Sequence[Settled], *, at: datetime
-) -> None:
+async def write(connection: Connection, sealer: Sealer, epochs: Mapping[int, int], batch: Sequence[Settled]) -> None:
     """Write the batch and commit. Raises `Fenced`, `ReceiptTaken`, `BlockGone`; then nothing was written."""
     subjects = _subjects(batch)
     try:
@@ -87,7 +82,6 @@ async def write(
             await _write_claims(connection, sealer, batch)
             await _write_timers(connection, batch)
             await _write_blocks(connection, batch)
-            await _clear_attempts(connection, batch)
             if any(settled.events for settled in batch):
                 await notify(connection)
     except BaseException:
@@ -246,9 +240,3 @@ async def _write_blocks(connection: Connection, batch: Sequence[Settled]) -> Non
         )
         if cursor.rowcount != 1:
             raise BlockGone(parked.stream)
-
-
-async def _clear_attempts(connection: Connection, batch: Sequence[Settled]) -> None:
-    attempted = [settled.envelope.command_id for settled in batch if settled.attempted]
-    if attempted:
-        await connection.execute("DELETE FROM command_attempts WHERE command_id = ANY(%s)", (attempted,))

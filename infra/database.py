@@ -35,8 +35,13 @@ def role_options(role: str) -> str:
     return f"-c role=carespine_{role} -c idle_in_transaction_session_timeout=60000"
 
 
-def pool(url: str, *, role: str, smallest: int = 1, largest: int = 10, timeout: float = 5.0) -> Pool:
-    """A pool (not yet open: `async with pool(...)` or `await it.open(wait=False)`) acting as `carespine_<role>`."""
+def pool(
+    url: str, *, role: str, smallest: int = 1, largest: int = 10, timeout: float = 5.0, probed: bool = True
+) -> Pool:
+    """A pool (not yet open: `async with pool(...)` or `await it.open(wait=False)`) acting as `carespine_<role>`.
+
+    `probed` tries a connection before handing it out (a round trip each time), for users who do not try again.
+    """
     return AsyncConnectionPool(
         url,
         connection_class=AsyncConnection[tuple[Any, ...]],  # Any: see Connection
@@ -47,7 +52,7 @@ def pool(url: str, *, role: str, smallest: int = 1, largest: int = 10, timeout: 
         name=f"carespine-{role}",
         reconnect_timeout=0,
         configure=_read_json_fast,
-        check=AsyncConnectionPool.check_connection,
+        check=AsyncConnectionPool.check_connection if probed else None,
         kwargs={
             "options": role_options(role),
             "autocommit": True,

@@ -26,7 +26,7 @@ async def main(process: Process) -> None:
     settings = process.settings
     sealer = Sealer(MasterKey(settings.keys.sealing()))
     postgres_url = settings.postgres.url.get_secret_value()
-    ours = pool(postgres_url, role="projections", smallest=2, largest=4)
+    ours = pool(postgres_url, role="projections", smallest=2, largest=4, probed=False)
     await ours.open(wait=False)
     process.closing.push_async_callback(ours.close)
     publisher = await process.closing.enter_async_context(
