@@ -164,6 +164,23 @@ ANSWERS: Final[Mapping[str, Any]] = {  # Any: JSON
             "notifiedAt": _AT,
         }
     ),
+    "GET /api/queues": {
+        "unitId": "clinic-001",
+        "serviceDay": "2026-11-20",
+        "at": _AT,
+        "departments": [
+            {
+                "department": "general-medicine",
+                "display": "General Medicine",
+                "waiting": 4,
+                "called": 1,
+                "inService": 2,
+                "noShow": 0,
+                "done": 9,
+                "longestWaitSeconds": 1260.0,
+            }
+        ],
+    },
     "GET /api/queues/{department}": {
         "unitId": "clinic-001",
         "department": "general-medicine",

@@ -76,7 +76,8 @@ class Receipt(Model):
     @property
     def outcome(self) -> Outcome:
         """What the caller is told."""
-        return Outcome.model_validate({name: getattr(self, name) for name in Outcome.model_fields})
+        known = Outcome.model_fields.keys() & Receipt.model_fields.keys()
+        return Outcome.model_validate({name: getattr(self, name) for name in known})
 
 
 def _selected() -> Select[Any]:  # Any: rows become Receipt
