@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,9 +15,16 @@ from tests.kit.leash import leashed_folder
 
 @pytest.fixture(scope="session")
 def services() -> Iterator[Services]:
-    """Postgres and RabbitMQ for the whole run: those the environment names, else private ones that end with it."""
-    with leashed_folder() as folder:
-        yield ensure_services(folder)
+    """Postgres and RabbitMQ for the whole run: those the environment names, else ones that end with it."""
+    given = all(os.environ.get(f"CARESPINE_{name}_URL") for name in ("POSTGRES", "RABBITMQ"))
+    if os.environ.get("CARESPINE_SERVICES") == "containers" and not given:
+        from tests.kit.containers import contained_services  # late: the library asks for an engine when it is imported
+
+        with contained_services() as contained:
+            yield contained
+    else:
+        with leashed_folder() as folder:
+            yield ensure_services(folder)
 
 
 @pytest.fixture(scope="session")

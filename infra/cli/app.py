@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from typing import Any
 
 import typer
@@ -66,4 +67,6 @@ for name, module in OTHERS.items():
 
 def main() -> None:
     """The console script."""
+    # The broker's client logs each failed login; commands say it in their own words, once.
+    logging.getLogger("aiormq").addHandler(logging.NullHandler())
     app()

@@ -134,6 +134,12 @@ class Container:
         """Never known: the process belongs to the engine."""
         return None
 
+    @property
+    def management_url(self) -> str | None:
+        """The URL of RabbitMQ's management interface; None before the first start."""
+        keeping = self._project.recorded()
+        return f"http://carespine:{keeping.password}@{LOOPBACK}:{keeping.management_port}" if keeping else None
+
     def is_running(self) -> bool:
         url = self.url
         return url is not None and self._why_silent(url) is None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from infra.services.answers import why_postgres_is_silent, why_rabbitmq_is_silent
-from infra.services.containers import ContainerServices
+from infra.services.containers import Container, ContainerServices
 from infra.services.detached import ServiceTrouble
 from infra.services.postgres import PrivatePostgres
 from infra.services.rabbitmq import PrivateRabbitMQ
@@ -182,7 +182,9 @@ def _running(*servers: Server) -> Server | None:
 
 
 def _services(postgres_url: str, postgres: Server | None, rabbitmq_url: str, rabbitmq: Server | None) -> Services:
-    management = rabbitmq.management_url if isinstance(rabbitmq, PrivateRabbitMQ) else management_of(rabbitmq_url)
+    management = (
+        rabbitmq.management_url if isinstance(rabbitmq, PrivateRabbitMQ | Container) else management_of(rabbitmq_url)
+    )
     return Services(
         postgres_url=postgres_url,
         rabbitmq_url=rabbitmq_url,
@@ -218,7 +220,7 @@ def _remedies(name: str, reasons: list[str]) -> str:
             "Any one of these helps:",
             f"  - point {variable} at a running {name};",
             f"  - install {package} with the system's package manager;",
-            "  - install Docker or Podman, start it, and set CARESPINE_SERVICES=containers.",
+            "  - install Docker or Podman with its compose command, and set CARESPINE_SERVICES=containers.",
         ]
     )
 

@@ -92,6 +92,7 @@ def test_what_runs_already_is_found_and_not_started_twice(
     postgres_of_ours: PrivatePostgres, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CARESPINE_POSTGRES_URL", raising=False)
+    monkeypatch.delenv("CARESPINE_SERVICES", raising=False)
     monkeypatch.setenv("CARESPINE_RABBITMQ_URL", services.rabbitmq_url)
     pid, var = postgres_of_ours.pid, postgres_of_ours.home.parent
     found = ensure_services(var)
@@ -104,6 +105,7 @@ def test_two_that_start_at_once_start_one_server(
     folder: Path, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CARESPINE_POSTGRES_URL", raising=False)
+    monkeypatch.delenv("CARESPINE_SERVICES", raising=False)
     monkeypatch.setenv("CARESPINE_RABBITMQ_URL", services.rabbitmq_url)
     with ThreadPoolExecutor() as threads:
         one, other = threads.map(lambda _: ensure_services(folder).postgres_url, range(2))

@@ -107,14 +107,14 @@ def test_a_state_file_that_names_a_stranger_does_no_harm(places: Places) -> None
 
 def test_a_process_that_does_not_get_ready_is_named_with_its_reason(places: Places, start: Starter) -> None:
     start(healthy="well", ailing="unready")
-    with pytest.raises(TimeoutError, match="(?s)ailing is not ready.*the broker is away") as trouble:
+    with pytest.raises(TimeoutError, match=r"(?s)ailing is not ready.*the broker is away") as trouble:
         running.wait_until_ready(places, timeout=2)
     assert "healthy" not in str(trouble.value)
 
 
 def test_a_process_that_ends_again_and_again_is_not_waited_for(places: Places, start: Starter) -> None:
     start(healthy="well", ailing="crashing")
-    with pytest.raises(running.StartFailed, match="(?s)ailing is not ready.*the settings are incomplete"):
+    with pytest.raises(running.StartFailed, match=r"(?s)ailing is not ready.*the settings are incomplete"):
         running.wait_until_ready(places, timeout=60)
 
 
