@@ -27,8 +27,10 @@ OPEN_TIMEOUT: Final = 5.0
 CLOSE_TIMEOUT: Final = 3.0
 WRITE_BUFFER: Final = 1 << 20
 """Bytes waiting for the socket above which a connection counts as congested."""
-BROKER_TROUBLE: Final = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError)
-"""What the library raises when the broker is the reason, not our code (RuntimeError: a call on a closed connection)."""
+BROKER_TROUBLE: Final = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError, StopAsyncIteration)
+"""What the library raises when the broker is the reason, not our code (RuntimeError: a call on a closed connection;
+StopAsyncIteration: the connection was cut while it was being opened).
+"""
 
 REFUSED: Final = (
     aiormq.exceptions.AuthenticationError,
