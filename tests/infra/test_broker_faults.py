@@ -14,6 +14,7 @@ from pathlib import Path
 import aiormq
 import pytest
 
+from infra.broker import connection
 from infra.broker.consumer import ConsumingConnection
 from infra.broker.errors import BrokerUnavailable, ConsumerLost, ConsumerRefused
 from infra.broker.inbox import Inbox
@@ -23,6 +24,7 @@ from infra.broker.topology import declare
 from infra.services.launcher import Services
 from infra.services.rabbitmq import PrivateRabbitMQ
 from infra.services.rabbitmq_files import find_server_files, user_cache
+from tests.infra.cable import Cable
 from tests.kit.brokers import fresh_virtual_host
 from tests.kit.waiting import eventually
 
@@ -138,8 +140,8 @@ async def test_a_broker_short_of_memory_takes_no_publishes_and_says_so_at_once(
     server = breakable_services.rabbitmq
     if not isinstance(server, PrivateRabbitMQ):
         pytest.skip("the broker is not one whose tools can be called")
-    async with aiormq.connect(url) as connection, Publisher(url, name="test.publisher") as publisher:
-        rpc = await connection.channel()
+    async with aiormq.connect(url) as looking, Publisher(url, name="test.publisher") as publisher:
+        rpc = await looking.channel()
         queue = f"test.{secrets.token_hex(4)}"
         await rpc.queue_declare(queue, exclusive=True)
         await publisher.until_up()
@@ -156,6 +158,29 @@ async def test_a_broker_short_of_memory_takes_no_publishes_and_says_so_at_once(
             await asyncio.to_thread(rabbitmqctl, server, "set_vm_memory_high_watermark", "0.4")
         await eventually(lambda: publisher.ready() is None)
         await publisher.publish("", queue, b"", message_id="2")
+
+
+async def test_a_connection_too_busy_for_heartbeats_is_not_taken_for_a_dead_one(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "HEARTBEAT_SECONDS", 1)  # the library gives up after (1 + 1) * 3 silent seconds
+    clock = asyncio.get_running_loop().time
+    async with Publisher(url, name="test.busy") as publisher:
+        await publisher.until_up()
+        end = clock() + 7
+        while clock() < end:  # a lost connection would raise here
+            await publisher.publish("amq.topic", "nobody", b"", message_id="m", mandatory=False)
+
+
+async def test_a_connection_gone_silent_is_given_up_and_replaced(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEARTBEAT_SECONDS", 1)
+    async with Cable(url) as cable, Publisher(cable.url, name="test.silent") as publisher:
+        await publisher.until_up()
+        cable.hold_answers()
+        await eventually(lambda: publisher.ready() is not None, within=15)
+        cable.let_answers_through()
+        await publisher.until_up()
+        assert cable.connections >= 2
 
 
 async def _refusal(publisher: Publisher, queue: str) -> str | None:

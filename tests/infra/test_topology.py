@@ -48,6 +48,7 @@ async def test_the_check_says_what_is_missing_and_makes_nothing(declared: str, r
 
 
 async def test_the_check_says_what_is_otherwise_than_expected(rabbitmq: str, rpc: aiormq.abc.AbstractChannel) -> None:
+    await rpc.queue_delete("commands.p00")  # there, where the tests share one virtual host
     await rpc.queue_declare("commands.p00", durable=True, arguments={"x-queue-type": "classic"})
     try:
         (finding,) = [
