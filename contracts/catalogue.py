@@ -39,15 +39,25 @@ def command_named(type_name: str, version: int = 1) -> type[Command]:
     return word
 
 
+def command_from(type_name: str, version: int, payload: dict[str, Any]) -> AnyCommand:  # Any: JSON object
+    """The command sent under this name and version, upcast to what the code knows today, or `UnknownWord`."""
+    word = command_named(type_name, version)
+    return cast(AnyCommand, word.model_validate(_upcast(word, version, payload)))
+
+
 def event_from(type_name: str, version: int, payload: dict[str, Any]) -> AnyEvent:  # Any: JSON object
     """The event stored under this name and version, upcast to what the code knows today, or `UnknownWord`."""
     word = EVENTS.get(type_name)
     if word is None or version > word.version:
         raise UnknownWord(f"unknown event {type_name!r} version {version}")
+    return cast(AnyEvent, word.model_validate(_upcast(word, version, payload)))
+
+
+def _upcast(word: type[Command] | type[Event], version: int, payload: dict[str, Any]) -> dict[str, Any]:
     while version < word.version:
-        payload = UPCASTS[type_name, version](payload)
+        payload = UPCASTS[word.type_name(), version](payload)
         version += 1
-    return cast(AnyEvent, word.model_validate(payload))
+    return payload
 
 
 @cache

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,6 +123,7 @@ anything = st.lists(
     max_size=100,
 )
 thorough = settings(max_examples=60, deadline=None)
+pytestmark = pytest.mark.timeout(400)  # a failure is told only after hypothesis has made it small
 
 EACH_IS_ANOTHER = (CallNext, Recall)
 """Asking for these again is asking for something new."""
