@@ -20,7 +20,19 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from contracts import routing
-from contracts.frames import MAX_FRAME_BYTES, SUBPROTOCOL, Ack, Answer, Ask, CloseCode, Ping, Pong, Submit, Welcome
+from contracts.frames import (
+    MAX_FRAME_BYTES,
+    SUBPROTOCOL,
+    Ack,
+    Answer,
+    Ask,
+    CloseCode,
+    Ping,
+    Pong,
+    Submit,
+    Welcome,
+    closing,
+)
 from infra.broker.errors import BrokerUnavailable
 from infra.broker.inbox import Inbox
 from infra.broker.publisher import Publisher
@@ -46,6 +58,9 @@ TROUBLE_AWAY: Final = 5.0
 """When to come back, at most; each unit is told a random share of it."""
 MESSAGE_TOO_BIG: Final = 1009
 """RFC 6455: what the library closes with when a frame is too large."""
+NORMAL_CLOSE: Final = 1000
+NO_CLOSE: Final = 1006
+"""RFC 6455: the connection ended without a close."""
 
 log = structlog.get_logger()
 
@@ -107,8 +122,8 @@ class _Host:
         try:
             if await self._opened():
                 await self._listen()
-        except ConnectionClosed:
-            self._count_the_other_ends_close()
+        except ConnectionClosed as closed:
+            self._count(closed)
         except Violation as broken:
             log.warning("link_violated", unit_id=link.unit_id, code=broken.code.name, reason=broken.reason)
             link.end(broken.code, broken.reason)
@@ -200,15 +215,16 @@ class _Host:
                 case Pong():
                     pass
 
-    def _count_the_other_ends_close(self) -> None:
-        """Closed by the unit, or by the library on our behalf: count it, since the link did not."""
+    def _count(self, closed: ConnectionClosed) -> None:
+        """Closed by the unit, the network, or the library on our behalf: the link has not counted that."""
         if self._link.ended is not None:
             return
-        code = self._socket.close_code
-        if code == MESSAGE_TOO_BIG:
+        code = closed.rcvd.code if closed.rcvd is not None else NO_CLOSE
+        if closed.sent is not None and closed.sent.code == MESSAGE_TOO_BIG:
             code = CloseCode.FRAME_TOO_LARGE
             log.warning("link_violated", unit_id=self._link.unit_id, code=CloseCode.FRAME_TOO_LARGE.name)
-        self._bridge.metrics.unit_closes.labels("none" if code is None else str(int(code))).inc()
+        known = closing(code) is not None or code in (NORMAL_CLOSE, NO_CLOSE)
+        self._bridge.metrics.unit_closes.labels(str(int(code)) if known else "other").inc()
 
 
 def jittered(most: float) -> float:
