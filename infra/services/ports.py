@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import time
 from collections.abc import Iterable
 
 LOOPBACK = "127.0.0.1"
+RANGE = range(15_000, 32_000)
+"""Below the ephemeral ports of Linux (32768 up), macOS and Windows (49152 up)."""
 
 
 def is_free(port: int) -> bool:
@@ -41,12 +44,12 @@ def is_listening(port: int, *, timeout: float = 1.0) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that were free a moment ago; held together, so that none comes twice."""
-    held = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
-    try:
-        for probe in held:
-            probe.bind((LOOPBACK, 0))
-        return [probe.getsockname()[1] for probe in held]
-    finally:
-        for probe in held:
-            probe.close()
+    """Different ports that nobody listens on, outside the range the system takes ports of outgoing connections from.
+
+    A server that is started again finds its port free, whatever connections were opened meanwhile.
+    """
+    candidates = random.sample(RANGE, len(RANGE))
+    found = [port for port, _ in zip((port for port in candidates if is_free(port)), range(count), strict=False)]
+    if len(found) < count:
+        raise OSError(f"no {count} free ports between {RANGE[0]} and {RANGE[-1]} on {LOOPBACK}")
+    return found

@@ -103,6 +103,8 @@ class UnitCaller:
                 continue
             if response.status_code == 202 and wait:
                 continue
+            is_json = "json" in response.headers.get("content-type", "")
+            assert is_json, f"{response.status_code} {response.headers} {response.text[:200]!r}"
             answer = response.json()
             command_id = answer.get("commandId") or response.headers.get("Carespine-Command")
             assert command_id, f"{response.status_code} without a command id: {sorted(answer)}"
@@ -169,7 +171,7 @@ def read_side(database: psycopg.Connection[tuple[Any, ...]]) -> list[str]:  # An
     for table, type_name in (
         ("read_patients", "patient.PatientRegistered"),
         ("read_encounters", "encounter.PatientArrived"),
-        ("read_queue_entries", "queue.PatientEnqueued"),
+        ("read_waiting_room", "queue.PatientEnqueued"),
         ("read_notifications", "encounter.ClinicianNotified"),
     ):
         (rows,) = database.execute(f"SELECT count(*) FROM {table}").fetchone() or (None,)  # noqa: S608 - ours
