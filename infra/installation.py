@@ -99,9 +99,17 @@ class Plan:
 
 
 def make_plan(
-    places: Places, *, postgres_url: str, rabbitmq_url: str, counts: Counts, http_port: int | None = None
+    places: Places,
+    *,
+    postgres_url: str,
+    rabbitmq_url: str,
+    counts: Counts,
+    fixed_ports: Mapping[str, int] | None = None,
 ) -> Plan:
-    """The processes of the installation; ports stay those of last time as long as they are free."""
+    """The processes of the installation; ports not fixed stay those of last time while they are free.
+
+    `fixed_ports` is by name: `gateway-1/http`, `bridge-1/socket`, `handlers-1/health`.
+    """
     kinds = {
         "handlers": ("command_handlers", counts.handlers),
         "projections": ("projections", counts.projections),
@@ -113,7 +121,7 @@ def make_plan(
     ]
     wanted = [f"{name}/health" for name, _ in instances]
     wanted += [f"{name}/socket" for name, _ in instances if name.startswith("bridge-")] + ["gateway-1/http"]
-    ports = _ports(places, wanted, fixed={"gateway-1/http": http_port} if http_port else {})
+    ports = _ports(places, wanted, fixed=fixed_ports or {})
     shared = {name: value for name, value in os.environ.items() if name.startswith("CARESPINE_")} | {
         "CARESPINE_POSTGRES_URL": postgres_url,
         "CARESPINE_RABBITMQ_URL": rabbitmq_url,

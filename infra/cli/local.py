@@ -26,6 +26,9 @@ def up(
     projections: Annotated[int, typer.Option(min=1, max=16, help="Projection processes.")] = 1,
     bridges: Annotated[int, typer.Option(min=1, max=16, help="WebSocket bridge processes.")] = 2,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="The gateway's port; 0 for a free one.")] = 0,
+    bridge_port: Annotated[
+        int, typer.Option(min=0, max=65500, help="The first bridge's port, the others' follow; 0 for free ones.")
+    ] = 0,
 ) -> None:
     """Start everything here: services, schema, processes. What runs already is left running."""
     from infra.cli.schema import bring_to_release
@@ -53,12 +56,21 @@ def up(
             postgres_url=services.postgres_url,
             rabbitmq_url=services.rabbitmq_url,
             counts=Counts(handlers=handlers, projections=projections, bridges=bridges),
-            http_port=http_port or None,
+            fixed_ports=_fixed_ports(http_port, bridge_port, bridges),
         )
         start(places, plan)
     wait_until_ready(places, timeout=READY_DEADLINE, hear=lambda process: step(f"{process.name} is ready"))
     for line in _addresses(places.plan):
         result(line)
+
+
+def _fixed_ports(http_port: int, bridge_port: int, bridges: int) -> dict[str, int]:
+    """The ports the caller chose, by the plan's names for them."""
+    gateway = {"gateway-1/http": http_port} if http_port else {}
+    sockets = (
+        {f"bridge-{number}/socket": bridge_port + number - 1 for number in range(1, bridges + 1)} if bridge_port else {}
+    )
+    return gateway | sockets
 
 
 def down(
@@ -171,7 +183,7 @@ def _addresses(plan_path: Path) -> list[str]:
     return [
         "",
         f"API       {plan.gateway_url}/api",
-        f"API docs  {plan.gateway_url}/docs",
+        f"OpenAPI   {plan.gateway_url}/openapi.json",
         *(f"units     {bridge['unit_url']}" for bridge in plan.bridges),
         *(f"portals   {bridge['portal_url']}" for bridge in plan.bridges),
         "token     carespine token --role staff",
