@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
-from uuid import UUID
 
 import structlog
 from pydantic import ValidationError
@@ -21,9 +20,9 @@ from command_handlers.domain.catalogue import aggregate_for
 from command_handlers.domain.decider import Claim
 from command_handlers.domain.processes import prefetch
 from command_handlers.letters import hand_over, letter
-from command_handlers.loading import Block, Receipt, blocks, load, seen_before
+from command_handlers.loading import Block, Found, Receipt, enter_streams, find, load
 from command_handlers.writing import Parked, Settled, write
-from contracts.catalogue import UnknownWord, command_named
+from contracts.catalogue import UnknownWord, command_from
 from contracts.dead_letter import Reason, letter_id_for
 from contracts.envelope import CommandEnvelope, Outcome, Status
 from contracts.ids import partition_of
@@ -39,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 MOST_LOADS = 50
 """A decision that asks for more than this, one after the other, does not end."""
+CANNOT_BE_READ = (UnknownWord, SealBroken, NotLoaded, ValueError, LookupError)
+"""What the history of a stream can be at fault for."""
 
 
 class Message(Protocol):
@@ -70,14 +71,6 @@ class Item:
     dead: Reason | None = None
     """Why it cannot even be decided; None: it can."""
     bug: BaseException | None = None
-
-
-@dataclass(slots=True)
-class Look:
-    """What the database said when the batch began."""
-
-    receipts: dict[UUID, Receipt]
-    blocks: dict[tuple[int, str], Block]
 
 
 @dataclass(slots=True)
@@ -123,7 +116,7 @@ class Batches:
             item.dead = Reason.WRONG_PARTITION
             return
         try:
-            item.command = command_named(envelope.type, envelope.type_version).model_validate(envelope.payload)
+            item.command = command_from(envelope.type, envelope.type_version, envelope.payload)
         except UnknownWord:
             item.dead = Reason.UNKNOWN_COMMAND
         except ValidationError:
@@ -157,35 +150,43 @@ class Batches:
         self._measure(settled, decided - started, time.perf_counter() - decided)
         return result
 
-    async def _look(self, connection: Connection, items: Sequence[Item], books: dict[int, Book]) -> Look:
-        live = [item.envelope for item in items if item.envelope is not None]
-        receipts = await seen_before(connection, (envelope.command_id for envelope in live))
-        held = await blocks(connection, books)
-        await self._load_ahead(connection, items, books)
-        return Look(receipts, held)
-
-    async def _load_ahead(self, connection: Connection, items: Sequence[Item], books: dict[int, Book]) -> None:
+    async def _look(self, connection: Connection, items: Sequence[Item], books: dict[int, Book]) -> Found:
         """Have at hand what the commands will look at. Trouble with one stream's events is left to its own command."""
-        decidable = [(item.partition, item.envelope, item.command) for item in items if item.envelope and item.command]
-        units = {(partition, f"unit-{envelope.unit_id}") for partition, envelope, _ in decidable}
+        command_ids = [item.envelope.command_id for item in items if item.envelope is not None]
         try:
-            await load(connection, self._sealer, books, streams=units, claims=())
-            streams: set[tuple[int, str]] = set()
-            claims: set[tuple[int, str, Claim]] = set()
-            at = datetime.now(UTC)
-            for partition, envelope, command in decidable:
-                wanted, consulted = prefetch(command, Draft(books[partition], envelope, at))
-                streams.update((partition, stream) for stream in wanted)
-                claims.update((partition, envelope.unit_id, claim) for claim in consulted)
-            await load(connection, self._sealer, books, streams=streams, claims=claims)
+            streams, claims = await self._wanted(connection, items, books)
         except KeyNotKnown:
             raise
-        except (UnknownWord, SealBroken, NotLoaded, ValueError, LookupError) as why:
+        except CANNOT_BE_READ as why:
+            streams, claims = set(), set()
+            log.warning("batch.load_ahead_failed", error_type=type(why).__name__)
+        found = await find(connection, self._sealer, books, command_ids=command_ids, streams=streams, claims=claims)
+        try:
+            await enter_streams(connection, self._sealer, books, found.wanted, found.events)
+        except KeyNotKnown:
+            raise
+        except CANNOT_BE_READ as why:
             # Decided one by one, each command meets its own trouble, and only its own.
             log.warning("batch.load_ahead_failed", error_type=type(why).__name__)
+        return found
+
+    async def _wanted(
+        self, connection: Connection, items: Sequence[Item], books: dict[int, Book]
+    ) -> tuple[set[tuple[int, str]], set[tuple[int, str, Claim]]]:
+        decidable = [(item.partition, item.envelope, item.command) for item in items if item.envelope and item.command]
+        units = {(partition, f"unit-{envelope.unit_id}") for partition, envelope, _ in decidable}
+        await load(connection, self._sealer, books, streams=units)
+        streams: set[tuple[int, str]] = set()
+        claims: set[tuple[int, str, Claim]] = set()
+        at = datetime.now(UTC)
+        for partition, envelope, command in decidable:
+            wanted, consulted = prefetch(command, Draft(books[partition], envelope, at))
+            streams.update((partition, stream) for stream in wanted)
+            claims.update((partition, envelope.unit_id, claim) for claim in consulted)
+        return streams, claims
 
     async def _settle(
-        self, connection: Connection, item: Item, book: Book, look: Look, at: datetime, result: Result
+        self, connection: Connection, item: Item, book: Book, look: Found, at: datetime, result: Result
     ) -> Settled | None:
         envelope, command = item.envelope, item.command
         if envelope is None or item.dead is Reason.WRONG_PARTITION:
@@ -230,7 +231,7 @@ class Batches:
                 )
         raise RecursionError(f"{MOST_LOADS} loads for one command")
 
-    def _held_by(self, decision: Decision, look: Look, partition: int, envelope: CommandEnvelope) -> Block | None:
+    def _held_by(self, decision: Decision, look: Found, partition: int, envelope: CommandEnvelope) -> Block | None:
         """The block this command has to wait behind, if one of the streams it concerns is held."""
         if not look.blocks or envelope.replay:
             return None
@@ -242,7 +243,7 @@ class Batches:
                 return block
         return None
 
-    async def _park(self, item: Item, envelope: CommandEnvelope, block: Block, look: Look, at: datetime) -> Settled:
+    async def _park(self, item: Item, envelope: CommandEnvelope, block: Block, look: Found, at: datetime) -> Settled:
         place = Parked(block.stream, block.block_id, opens=False)
         return await self._dead(item, envelope, Reason.PARKED, look, at, place, seq=block.letters)
 
@@ -252,7 +253,7 @@ class Batches:
         envelope: CommandEnvelope,
         reason: Reason,
         book: Book,
-        look: Look,
+        look: Found,
         at: datetime,
         stream: str | None,
     ) -> Settled:
@@ -270,7 +271,7 @@ class Batches:
         item: Item,
         envelope: CommandEnvelope,
         reason: Reason,
-        look: Look,
+        look: Found,
         at: datetime,
         parked: Parked | None,
         *,
@@ -314,7 +315,7 @@ class Batches:
         await hand_over(self._publisher, dead)
         log.warning("message.dead_lettered", partition=item.partition, reason=reason.value)
 
-    def _remembered(self, settled: Settled, look: Look) -> Settled:
+    def _remembered(self, settled: Settled, look: Found) -> Settled:
         """The same id further on in this batch is answered like one seen before."""
         envelope, outcome = settled.envelope, settled.outcome
         look.receipts[envelope.command_id] = Receipt(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from psycopg import AsyncCursor
 from psycopg.rows import class_row
 
 from command_handlers.book import Book, Known, initial
@@ -15,7 +16,7 @@ from command_handlers.domain.catalogue import aggregate_for
 from command_handlers.domain.decider import Claim
 from contracts.catalogue import event_from
 from infra.database import Connection
-from infra.event_log import Json, read_streams
+from infra.event_log import Json, StoredEvent, ask_streams, read_streams
 from infra.sealing import Sealer
 
 
@@ -58,18 +59,46 @@ JOIN unnest(%s::text[], %s::text[], %s::bytea[]) AS wanted (u, k, h) ON c.unit_i
 """
 
 
-async def seen_before(connection: Connection, command_ids: Iterable[UUID]) -> dict[UUID, Receipt]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the database said when a batch began."""
+
+    receipts: dict[UUID, Receipt]
     """Answers given before to these commands."""
-    async with connection.cursor(row_factory=class_row(Receipt)) as cursor:
-        await cursor.execute(_RECEIPTS, (list(command_ids),))
-        return {receipt.command_id: receipt for receipt in await cursor.fetchall()}
-
-
-async def blocks(connection: Connection, partitions: Iterable[int]) -> dict[tuple[int, str], Block]:
+    blocks: dict[tuple[int, str], Block]
     """Streams of these partitions that are held behind a dead letter."""
-    async with connection.cursor(row_factory=class_row(Block)) as cursor:
-        await cursor.execute(_BLOCKS, (list(partitions),))
-        return {(block.partition, block.stream): block for block in await cursor.fetchall()}
+    wanted: list[tuple[int, str]]
+    events: list[StoredEvent]
+    """Of the streams `wanted`, not in the books yet: see `enter_streams`."""
+
+
+async def find(
+    connection: Connection,
+    sealer: Sealer,
+    books: Mapping[int, Book],
+    *,
+    command_ids: Iterable[UUID],
+    streams: Iterable[tuple[int, str]],
+    claims: Iterable[tuple[int, str, Claim]],
+) -> Found:
+    """Everything a batch needs of the database, in one round trip. Claims are in the books afterwards."""
+    wanted = _unknown_streams(books, streams)
+    asked = _unknown_claims(books, claims)
+    receipts = connection.cursor(row_factory=class_row(Receipt))
+    held = connection.cursor(row_factory=class_row(Block))
+    async with connection.pipeline():
+        await receipts.execute(_RECEIPTS, (list(command_ids),))
+        await held.execute(_BLOCKS, (list(books),))
+        events = await ask_streams(connection, wanted) if wanted else None
+        holders = await _Claims.ask(connection, sealer, asked) if asked else None
+    if holders:
+        await holders.enter(books)
+    return Found(
+        receipts={receipt.command_id: receipt for receipt in await receipts.fetchall()},
+        blocks={(block.partition, block.stream): block for block in await held.fetchall()},
+        wanted=wanted,
+        events=await events.fetchall() if events else [],
+    )
 
 
 async def load(
@@ -77,29 +106,41 @@ async def load(
     sealer: Sealer,
     books: Mapping[int, Book],
     *,
-    streams: Iterable[tuple[int, str]],
-    claims: Iterable[tuple[int, str, Claim]],
+    streams: Iterable[tuple[int, str]] = (),
+    claims: Iterable[tuple[int, str, Claim]] = (),
 ) -> None:
     """Bring streams `(partition, stream)` and claims `(partition, unit, claim)` into the books.
 
     Raises whatever reading an event raises (an unknown word, a broken seal): the command that needs it is poison.
     """
-    wanted = [(partition, stream) for partition, stream in set(streams) if books[partition].known(stream) is None]
-    if wanted:
-        await _load_streams(connection, sealer, books, wanted)
-    asked = [
+    if wanted := _unknown_streams(books, streams):
+        await enter_streams(connection, sealer, books, wanted, await read_streams(connection, wanted))
+    if asked := _unknown_claims(books, claims):
+        await (await _Claims.ask(connection, sealer, asked)).enter(books)
+
+
+def _unknown_streams(books: Mapping[int, Book], streams: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
+    return [(partition, stream) for partition, stream in set(streams) if books[partition].known(stream) is None]
+
+
+def _unknown_claims(
+    books: Mapping[int, Book], claims: Iterable[tuple[int, str, Claim]]
+) -> list[tuple[int, str, Claim]]:
+    return [
         (partition, unit, claim)
         for partition, unit, claim in set(claims)
         if (unit, claim) not in books[partition].holders
     ]
-    if asked:
-        await _load_claims(connection, sealer, books, asked)
 
 
-async def _load_streams(
-    connection: Connection, sealer: Sealer, books: Mapping[int, Book], wanted: list[tuple[int, str]]
+async def enter_streams(
+    connection: Connection,
+    sealer: Sealer,
+    books: Mapping[int, Book],
+    wanted: Sequence[tuple[int, str]],
+    stored: Sequence[StoredEvent],
 ) -> None:
-    stored = await read_streams(connection, wanted)
+    """Into the books: the streams `wanted`, whose whole history is `stored`. Raises what reading an event raises."""
     by_stream: dict[tuple[int, str], Known] = {place: initial(place[1]) for place in wanted}
     for opened in await sealer.open(connection, stored):
         row = opened.event
@@ -111,19 +152,28 @@ async def _load_streams(
         books[partition].loaded[stream] = known
 
 
-async def _load_claims(
-    connection: Connection, sealer: Sealer, books: Mapping[int, Book], asked: list[tuple[int, str, Claim]]
-) -> None:
-    places: dict[tuple[str, str, bytes], list[tuple[int, str, Claim]]] = defaultdict(list)
-    for partition, unit, claim in asked:
-        places[unit, claim.kind, claim_key(sealer, unit, claim)].append((partition, unit, claim))
-        books[partition].holders[unit, claim] = None
-    cursor = await connection.execute(
-        _CLAIMS, ([unit for unit, _, _ in places], [kind for _, kind, _ in places], [key for _, _, key in places])
-    )
-    for unit, kind, key, holder in await cursor.fetchall():
-        for partition, _, claim in places[unit, kind, bytes(key)]:
-            books[partition].holders[unit, claim] = holder
+@dataclass(frozen=True, slots=True)
+class _Claims:
+    """A question for who holds claims; in a pipeline it is answered when that has ended."""
+
+    places: Mapping[tuple[str, str, bytes], list[tuple[int, str, Claim]]]
+    cursor: AsyncCursor[tuple[Any, ...]]  # Any: see Connection
+
+    @classmethod
+    async def ask(cls, connection: Connection, sealer: Sealer, asked: Sequence[tuple[int, str, Claim]]) -> _Claims:
+        places: dict[tuple[str, str, bytes], list[tuple[int, str, Claim]]] = defaultdict(list)
+        for partition, unit, claim in asked:
+            places[unit, claim.kind, claim_key(sealer, unit, claim)].append((partition, unit, claim))
+        units, kinds, keys = zip(*places, strict=True)
+        return cls(places, await connection.execute(_CLAIMS, (list(units), list(kinds), list(keys))))
+
+    async def enter(self, books: Mapping[int, Book]) -> None:
+        for asked in self.places.values():
+            for partition, unit, claim in asked:
+                books[partition].holders[unit, claim] = None
+        for unit, kind, key, holder in await self.cursor.fetchall():
+            for partition, _, claim in self.places[unit, kind, bytes(key)]:
+                books[partition].holders[unit, claim] = holder
 
 
 def claim_key(sealer: Sealer, unit_id: str, claim: Claim) -> bytes:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID, uuid5
 
 import orjson
+from psycopg import AsyncCursor, AsyncPipeline
+from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
 from command_handlers.book import Written
@@ -15,7 +18,8 @@ from command_handlers.domain.decider import Claim, Timer
 from command_handlers.loading import claim_key
 from contracts.envelope import CommandEnvelope, Json, Origin, Outcome
 from contracts.identity import SYSTEM
-from infra.database import Connection
+from contracts.model import sealed_fields
+from infra.database import Connection, one_transaction
 from infra.event_log import NewEvent, append, notify, reserve
 from infra.sealing import Sealer, place, split
 
@@ -55,6 +59,8 @@ INSERT INTO command_receipts (command_id, unit_id, partition, type, status, code
 SELECT * FROM unnest(%b::uuid[], %b::text[], %b::int[], %b::text[], %b::text[], %b::text[], %b::text[],
     %b::text[]::jsonb[], %b::text[]::jsonb[], %b::bigint[], %b::text[], %b::text[]::jsonb[], %b::uuid[], %b::uuid[],
     %b::timestamptz[])
+"""
+_RECEIPTS_ANEW = f"""{_RECEIPTS}
 ON CONFLICT (command_id) DO UPDATE SET status = EXCLUDED.status, code = EXCLUDED.code, detail = EXCLUDED.detail,
     about = EXCLUDED.about, result = EXCLUDED.result, position = EXCLUDED.position,
     dead_letter_id = EXCLUDED.dead_letter_id, recorded_at = clock_timestamp()
@@ -70,26 +76,47 @@ WHERE c.unit_id = u AND c.kind = k AND c.key = h
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a statement must have found, once it has been carried out."""
+
+    cursor: AsyncCursor[tuple[Any, ...]]  # Any: see Connection
+    rows: int
+    otherwise: Exception
+
+
 async def write(connection: Connection, sealer: Sealer, epochs: Mapping[int, int], batch: Sequence[Settled]) -> None:
     """Write the batch and commit. Raises `Fenced`, `ReceiptTaken`, `BlockGone`; then nothing was written."""
     subjects = _subjects(batch)
+    actors = [settled.envelope.actor.model_dump_json(by_alias=True, exclude_none=True) for settled in batch]
     try:
-        async with connection.transaction():
+        async with one_transaction(connection) as pipeline:
             first = await reserve(connection, _counts(epochs, batch))
             await sealer.create(connection, subjects)
-            await append(connection, _placed(sealer, first, batch))
-            await _write_receipts(connection, batch)
+            await append(connection, _placed(sealer, first, batch, actors))
+            expected = await _write_receipts(connection, batch, actors)
             await _write_claims(connection, sealer, batch)
             await _write_timers(connection, batch)
-            await _write_blocks(connection, batch)
+            expected += await _write_blocks(connection, batch)
             if any(settled.events for settled in batch):
                 await notify(connection)
-    except BaseException:
+            if expected:
+                await _check(pipeline, expected)
+    except BaseException as why:
         # A key made in a transaction that did not commit must not be used again.
         sealer.forget(subjects)
         for settled in batch:
             settled.outcome = settled.outcome.model_copy(update={"position": None})
+        if isinstance(why, UniqueViolation) and why.diag.table_name == "command_receipts":
+            raise ReceiptTaken from why
         raise
+
+
+async def _check(pipeline: AsyncPipeline, expected: Sequence[Expected]) -> None:
+    await pipeline.sync()
+    for one in expected:
+        if one.cursor.rowcount != one.rows:
+            raise one.otherwise
 
 
 def _counts(epochs: Mapping[int, int], batch: Sequence[Settled]) -> dict[int, tuple[int, int]]:
@@ -109,12 +136,13 @@ def _subjects(batch: Sequence[Settled]) -> dict[str, str]:
     }
 
 
-def _placed(sealer: Sealer, first: Mapping[int, int], batch: Sequence[Settled]) -> list[tuple[int, int, NewEvent]]:
+def _placed(
+    sealer: Sealer, first: Mapping[int, int], batch: Sequence[Settled], actors: Sequence[str]
+) -> list[tuple[int, int, NewEvent]]:
     placed: list[tuple[int, int, NewEvent]] = []
     next_position = dict(first)
-    for settled in batch:
+    for settled, actor in zip(batch, actors, strict=True):
         partition = settled.outcome.partition
-        actor = settled.envelope.actor.model_dump_json(by_alias=True, exclude_none=True) if settled.events else ""
         for written in settled.events:
             placed.append((partition, next_position[partition], _new_event(sealer, settled.envelope, written, actor)))
             next_position[partition] += 1
@@ -125,18 +153,21 @@ def _placed(sealer: Sealer, first: Mapping[int, int], batch: Sequence[Settled]) 
 
 def _new_event(sealer: Sealer, envelope: CommandEnvelope, written: Written, actor: str) -> NewEvent:
     event = written.event
-    clear, hidden = split(event, event.to_dict())
-    subject = event.subject() if hidden else None
-    sealed = None
-    if hidden and subject:
-        sealed = sealer.seal(subject, place(written.stream, written.version), hidden)
+    subject = sealed = None
+    if sealed_fields(type(event)):
+        clear, hidden = split(event, event.to_dict())
+        payload = orjson.dumps(clear)
+        if hidden and (subject := event.subject()):
+            sealed = sealer.seal(subject, place(written.stream, written.version), hidden)
+    else:
+        payload = event.to_json()
     return NewEvent(
         unit_id=envelope.unit_id,
         stream=written.stream,
         stream_version=written.version,
         type=event.type_name(),
         type_version=event.version,
-        payload=orjson.dumps(clear).decode(),
+        payload=payload.decode(),
         sealed=sealed,
         subject=subject,
         command_id=envelope.command_id,
@@ -151,7 +182,7 @@ def _json(value: Json | None) -> str | None:
     return None if value is None else orjson.dumps(value).decode()
 
 
-async def _write_receipts(connection: Connection, batch: Sequence[Settled]) -> None:
+async def _write_receipts(connection: Connection, batch: Sequence[Settled], actors: Sequence[str]) -> list[Expected]:
     rows = [
         (
             settled.envelope.command_id,
@@ -165,18 +196,19 @@ async def _write_receipts(connection: Connection, batch: Sequence[Settled]) -> N
             _json(settled.outcome.result),
             settled.outcome.position,
             settled.envelope.request_hash,
-            settled.envelope.actor.model_dump_json(by_alias=True, exclude_none=True),
+            actor,
             settled.envelope.causation_id,
             settled.outcome.dead_letter_id,
             settled.envelope.issued_at,
         )
-        for settled in batch
+        for settled, actor in zip(batch, actors, strict=True)
     ]
-    replayed = [settled.envelope.command_id for settled in batch if settled.envelope.replay]
     columns: list[list[object]] = [list(column) for column in zip(*rows, strict=True)]
-    cursor = await connection.execute(_RECEIPTS, [*columns, replayed])
-    if cursor.rowcount != len(rows):
-        raise ReceiptTaken
+    if replayed := [settled.envelope.command_id for settled in batch if settled.envelope.replay]:
+        cursor = await connection.execute(_RECEIPTS_ANEW, [*columns, replayed])
+        return [Expected(cursor, len(rows), ReceiptTaken())]
+    await connection.execute(_RECEIPTS, columns)
+    return []
 
 
 async def _write_claims(connection: Connection, sealer: Sealer, batch: Sequence[Settled]) -> None:
@@ -223,7 +255,8 @@ def _timer_envelope(cause: CommandEnvelope, timer: Timer) -> CommandEnvelope:
     )
 
 
-async def _write_blocks(connection: Connection, batch: Sequence[Settled]) -> None:
+async def _write_blocks(connection: Connection, batch: Sequence[Settled]) -> list[Expected]:
+    expected = []
     for settled in batch:
         parked = settled.parked
         if parked is None:
@@ -238,5 +271,5 @@ async def _write_blocks(connection: Connection, batch: Sequence[Settled]) -> Non
             "UPDATE stream_blocks SET letters = letters + 1 WHERE partition = %s AND stream = %s AND block_id = %s",
             place_of,
         )
-        if cursor.rowcount != 1:
-            raise BlockGone(parked.stream)
+        expected.append(Expected(cursor, 1, BlockGone(parked.stream)))
+    return expected
