@@ -1,32 +1,30 @@
 """One connection to the broker, shared by aiormq and our own hot path.
 
 aiormq connects, authenticates, keeps the heartbeat, opens and closes channels, declares, binds, consumes and cancels.
-The frames that every message costs (publish, confirm, return, deliver, ack) never reach it: a tap on the socket hands
-them to their channel's listener at once, and what is written in one turn of the loop leaves in one piece. Measured
-against aiormq alone in docs/decisions (publishing client). A connection lives once: when it is lost, its owner opens
-another (`infra.broker.reconnect`).
+The frames that every message costs (publish, confirm, return, deliver, ack) never reach it: a tap on the socket
+(`infra.broker.tap`) hands them to their channel's listener at once, and what is written in one turn of the loop leaves
+in one piece. CPU per message against aiormq's own way: publish and confirm 6.5 µs for 44, consume and acknowledge 4 for
+30 (64 in flight, 600 bytes). A connection lives once: when it is lost, its owner opens another
+(`infra.broker.reconnect`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Final
 
 import aiormq
 from aiormq.connection import Connection as LibraryConnection
-from aiormq.connection import TransportFactory
 from yarl import URL
 
 from infra.broker import wire
 from infra.broker.errors import BrokerUnavailable
+from infra.broker.tap import Tap, TappedTransport
 
 HEARTBEAT_SECONDS: Final = 10
 OPEN_TIMEOUT: Final = 5.0
 CLOSE_TIMEOUT: Final = 3.0
-WRITE_BUFFER: Final = 1 << 20
-"""Bytes waiting for the socket above which a connection counts as congested."""
 BROKER_TROUBLE: Final = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError, StopAsyncIteration)
 """What the library raises when the broker is the reason, not our code (RuntimeError: a call on a closed connection;
 StopAsyncIteration: the connection was cut while it was being opened).
@@ -153,12 +151,13 @@ class Channel:
 class BrokerConnection:
     """A live connection. `lost` is set once, when it is over for whatever reason."""
 
-    def __init__(self, library: LibraryConnection, tap: _Tap) -> None:
+    def __init__(self, library: LibraryConnection, tap: Tap) -> None:
         self.lost: Final = asyncio.Event()
         self.frame_max: Final[int] = library.connection_tune.frame_max or 131_072
         self.broker_version: Final[str] = _text((library.server_properties or {}).get("version", "unknown"))
         self._library = library
         self._tap = tap
+        self._channels: dict[int, Channel] = {}
         self._out: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         tap.on_lost = self._end
@@ -169,7 +168,7 @@ class BrokerConnection:
     @classmethod
     async def open(cls, url: str, *, name: str, timeout: float = OPEN_TIMEOUT) -> BrokerConnection:
         """Connect; `name` is what operators see in the broker's list of connections. Raises BrokerUnavailable."""
-        factory = _TappedTransport()
+        factory = TappedTransport()
         target = URL(url).update_query(heartbeat=str(HEARTBEAT_SECONDS), name=name)
         library = LibraryConnection(target, transport_factory=factory)
         try:
@@ -203,7 +202,7 @@ class BrokerConnection:
         except BROKER_TROUBLE as trouble:
             raise BrokerUnavailable("lost") from trouble
         channel = Channel(self, rpc, listener or Listener())
-        self._tap.channels[channel.number] = channel
+        self._channels[channel.number] = self._tap.takers[channel.number] = channel
         if self.lost.is_set():
             channel.end("connection_lost")
         return channel
@@ -213,8 +212,8 @@ class BrokerConnection:
         again.
         """
         # Not earlier: late deliveries must not reach the library, which knows no consumer and would log each of them.
-        if self._tap.channels.get(channel.number) is channel:
-            del self._tap.channels[channel.number]
+        if self._channels.get(channel.number) is channel:
+            del self._channels[channel.number], self._tap.takers[channel.number]
 
     def send(self, data: bytes) -> None:
         """Queue whole frames; everything queued in one turn of the loop is written at its end, in order."""
@@ -250,121 +249,10 @@ class BrokerConnection:
         if self.lost.is_set():
             return
         self.lost.set()
-        for channel in list(self._tap.channels.values()):
+        for channel in list(self._channels.values()):
             channel.end("connection_lost")
-        self._tap.channels.clear()
-
-
-class _Tap(asyncio.StreamReaderProtocol):
-    """Splits what the broker sends into frames: hot ones to their channel, the rest to the library's reader,
-    unchanged.
-    """
-
-    def __init__(self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(reader, loop=loop)
-        self.channels: dict[int, Channel] = {}
-        self.blocked = False
-        self.congested = False
-        self.is_over = False
-        self.on_lost: Callable[[], None] | None = None
-        """Set by the connection that takes this tap over."""
-        self._clock = loop.time
-        self._rest = b""
-        self._transport_here: asyncio.Transport | None = None
-        self._is_amqp: bool | None = None
-        """None before the first byte; False: the broker answered with another protocol, the library will say so."""
-        self._library_heard = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        stream = cast(asyncio.Transport, transport)  # not an isinstance check: uvloop's transports are no subclasses
-        stream.set_write_buffer_limits(high=WRITE_BUFFER)
-        self._transport_here = stream
-        super().connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self._is_amqp is None:
-            self._is_amqp = data[:1] != b"A"
-        if not self._is_amqp:
-            super().data_received(data)
-            return
-        if self._rest:
-            data = self._rest + data
-        at, end = 0, len(data)
-        forwarded = False
-        while end - at >= 8:
-            kind, number, size = wire.FRAME.unpack_from(data, at)
-            stop = at + 8 + size
-            if stop > end:
-                break
-            channel = self.channels.get(number)
-            if channel is None or not channel.received(kind, data, at + 7, stop - 1):
-                if number == 0 and kind == wire.FRAME_METHOD:
-                    self._notice(wire.METHOD.unpack_from(data, at + 7)[0])
-                super().data_received(data[at:stop])
-                forwarded = True
-            at = stop
-        self._rest = data[at:]
-        self._keep_library_awake(forwarded)
-
-    def _notice(self, method: int) -> None:
-        if method == wire.CONNECTION_BLOCKED:
-            self.blocked = True
-        elif method == wire.CONNECTION_UNBLOCKED:
-            self.blocked = False
-
-    def _keep_library_awake(self, forwarded: bool) -> None:
-        # A busy broker sends no heartbeats, and the library, which no longer sees the traffic, would take the silence
-        # for a dead connection: tell it once a second that the broker lives.
-        now = self._clock()
-        if forwarded:
-            self._library_heard = now
-        elif now - self._library_heard > 1.0:
-            self._library_heard = now
-            super().data_received(wire.HEARTBEAT)
-
-    def write(self, data: bytes) -> None:
-        if self._transport_here is not None and not self._transport_here.is_closing():
-            self._transport_here.write(data)
-
-    def abort(self) -> None:
-        if self._transport_here is not None:
-            self._transport_here.abort()
-
-    def pause_writing(self) -> None:
-        self.congested = True
-        super().pause_writing()
-
-    def resume_writing(self) -> None:
-        self.congested = False
-        super().resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_over = True
-        super().connection_lost(exc)
-        if self.on_lost is not None:
-            self.on_lost()
-
-
-class _TappedTransport(TransportFactory):
-    """Gives aiormq its reader and writer, with the tap between socket and reader."""
-
-    def __init__(self) -> None:
-        self.tap: _Tap | None = None
-
-    async def create(
-        self,
-        url: URL,
-        **kwargs: Any,  # Any: the library's own definition
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        certificates = kwargs.pop("ssl_context_provider")
-        context = await certificates.get_context() if url.scheme == "amqps" else None
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(loop=loop)
-        tap = self.tap = _Tap(reader, loop)
-        transport, _ = await loop.create_connection(
-            lambda: tap, url.host or "localhost", url.port or 0, ssl=context, **kwargs
-        )
-        return reader, asyncio.StreamWriter(transport, tap, reader, loop)
+        self._channels.clear()
+        self._tap.takers.clear()
 
 
 def _text(value: object) -> str:

@@ -20,6 +20,7 @@ from infra.broker.connection import BROKER_TROUBLE, BrokerConnection, Channel, L
 from infra.broker.errors import BrokerUnavailable, ConsumerLost, ConsumerRefused
 from infra.broker.reconnect import Reconnecting
 from infra.broker.sole_consumer import claim, let_go
+from infra.telemetry.metrics import Metrics
 
 BATCH_LIMIT: Final = 256
 PREFETCH: Final = 512
@@ -221,9 +222,13 @@ async def _never(message: aiormq.abc.DeliveredMessage) -> None:
 class ConsumingConnection(Reconnecting):
     """One connection for the consumers of one process, as many as it holds leases for."""
 
-    def __init__(self, url: str, *, name: str) -> None:
+    def __init__(self, url: str, *, name: str, metrics: Metrics | None = None, kind: str = "commands") -> None:
+        """`kind` is the label of its queues in metrics."""
         super().__init__(url, name=name)
         self._connection: BrokerConnection | None = None
+        if metrics is not None:
+            metrics.consumers_expected.labels(kind).set_function(lambda: self.expected)
+            metrics.consumers_actual.labels(kind).set_function(lambda: self.actual)
         self._consumers: dict[str, Consumer | None] = {}
         """By queue wanted; None or a lost one: wanted, and nobody consumes it."""
 

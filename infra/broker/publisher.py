@@ -15,24 +15,23 @@ from infra.broker import wire
 from infra.broker.connection import BrokerConnection, Channel, Listener
 from infra.broker.errors import BrokerUnavailable, Unroutable
 from infra.broker.reconnect import Backoff, Reconnecting
+from infra.telemetry.metrics import Metrics
 
 MAX_IN_FLIGHT: Final = 4096
 SWEEP_SECONDS: Final = 0.05
 """How often deadlines are looked at: one timer for all publishes instead of one each."""
-
-Observe = Callable[[float], None]
-"""Told the seconds between publish and confirm."""
 
 
 class Publisher(Reconnecting):
     """Publishes on one connection and reconnects by itself; while it is away every publish fails at once."""
 
     def __init__(
-        self, url: str, *, name: str, max_in_flight: int = MAX_IN_FLIGHT, on_confirmed: Observe | None = None
+        self, url: str, *, name: str, max_in_flight: int = MAX_IN_FLIGHT, metrics: Metrics | None = None
     ) -> None:
         super().__init__(url, name=name)
         self._max_in_flight = max_in_flight
-        self._on_confirmed = on_confirmed
+        self._observe = metrics.publish_confirm_duration_seconds.observe if metrics else None
+        self._failures = metrics.publish_failures if metrics else None
         self._lane: _ConfirmedLane | None = None
         self._transient: Channel | None = None
         self._connection: BrokerConnection | None = None
@@ -69,21 +68,28 @@ class Publisher(Reconnecting):
         Raises BrokerUnavailable (not connected, blocked, lost, no confirm in time: it may have been delivered all the
         same) or Unroutable (mandatory, and no queue is bound). `expiration` is the message's life in milliseconds.
         """
-        lane = self._lane
-        if lane is None:
-            raise BrokerUnavailable("not_connected")
-        connection = lane.connection
-        if connection.blocked:
-            raise BrokerUnavailable("blocked")
-        due = lane.clock() + deadline
-        if lane.is_full or connection.congested:
-            await lane.room(due)
-        data = wire.publish(
-            lane.channel.number, exchange, routing_key, body, message_id=message_id,
-            frame_max=connection.frame_max, persistent=persistent, mandatory=mandatory, headers=headers,
-            correlation_id=correlation_id, reply_to=reply_to, expiration=expiration, type=type,
-        )  # fmt: skip
-        await lane.send(data, message_id, due)
+        try:
+            lane = self._lane
+            if lane is None:
+                raise BrokerUnavailable("not_connected")
+            connection = lane.connection
+            if connection.blocked:
+                raise BrokerUnavailable("blocked")
+            due = lane.clock() + deadline
+            if lane.is_full or connection.congested:
+                await lane.room(due)
+            data = wire.publish(
+                lane.channel.number, exchange, routing_key, body, message_id=message_id,
+                frame_max=connection.frame_max, persistent=persistent, mandatory=mandatory, headers=headers,
+                correlation_id=correlation_id, reply_to=reply_to, expiration=expiration, type=type,
+            )  # fmt: skip
+            await lane.send(data, message_id, due)
+        except BrokerUnavailable as trouble:
+            self._count(trouble.reason)
+            raise
+        except Unroutable:
+            self._count("unroutable")
+            raise
 
     def publish_nowait(
         self,
@@ -114,12 +120,16 @@ class Publisher(Reconnecting):
             )
         )  # fmt: skip
 
+    def _count(self, reason: str) -> None:
+        if self._failures is not None:
+            self._failures.labels(reason).inc()
+
     async def _serve(self, connection: BrokerConnection) -> None:
         backoff = Backoff()
         self._connection = connection
         try:
             while not connection.lost.is_set():
-                lane = _ConfirmedLane(connection, self._max_in_flight, self._on_confirmed, self._down)
+                lane = _ConfirmedLane(connection, self._max_in_flight, self._observe, self._down)
                 transient = _TransientLane(self._down)
                 lane.channel = await connection.channel(lane, confirms=True)
                 self._transient = transient.channel = await connection.channel(transient)
@@ -164,7 +174,7 @@ class _ConfirmedLane(Listener):
         self,
         connection: BrokerConnection,
         max_in_flight: int,
-        on_confirmed: Observe | None,
+        observe: Callable[[float], None] | None,
         down: Callable[[], None],
     ) -> None:
         self.over = asyncio.Event()
@@ -176,7 +186,7 @@ class _ConfirmedLane(Listener):
         self._tag = 0
         self.connection: Final = connection
         self._max_in_flight = max_in_flight
-        self._on_confirmed = on_confirmed
+        self._observe = observe
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -225,8 +235,8 @@ class _ConfirmedLane(Listener):
                 continue  # its caller gave up, or the message was returned
             if taken:
                 entry[0].set_result(None)
-                if self._on_confirmed is not None:
-                    self._on_confirmed(self.clock() - entry[3])
+                if self._observe is not None:
+                    self._observe(self.clock() - entry[3])
             else:
                 entry[0].set_exception(BrokerUnavailable("rejected"))
         if self._waiting:

@@ -11,6 +11,7 @@ import pytest
 from infra.broker.consumer import ConsumingConnection
 from infra.broker.errors import BrokerUnavailable, Unroutable
 from infra.broker.publisher import Publisher
+from infra.telemetry.metrics import Metrics
 from tests.infra.cable import Cable
 from tests.infra.conftest import EXCHANGE, Line, publish_numbers
 from tests.kit.waiting import eventually
@@ -174,3 +175,18 @@ async def test_publishing_to_an_exchange_that_is_not_there_fails_and_publishing_
     await publisher.until_up()
     await publish_numbers(publisher, line, range(3))
     assert await line.count() == 3
+
+
+async def test_confirms_and_failures_are_measured(cable: Cable, line: Line) -> None:
+    metrics = Metrics()
+    async with Publisher(cable.url, name="test", metrics=metrics) as publisher:
+        await publisher.until_up()
+        await publish_numbers(publisher, line, range(3))
+        with pytest.raises(Unroutable):
+            await publisher.publish(EXCHANGE, "nobody", b"", message_id="m")
+        cable.pull()
+        with pytest.raises(BrokerUnavailable):
+            await publisher.publish(EXCHANGE, line.key, b"", message_id="m")
+    told = metrics.exposition().decode()
+    assert "carespine_publish_confirm_duration_seconds_count 3.0" in told
+    assert 'carespine_publish_failures_total{reason="unroutable"} 1.0' in told
