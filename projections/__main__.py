@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 
+from infra.broker import topology
 from infra.broker.publisher import Publisher
 from infra.database import DatabaseUnavailable, pool
 from infra.ownership import Ownership
@@ -26,12 +27,11 @@ async def main(process: Process) -> None:
     settings = process.settings
     sealer = Sealer(MasterKey(settings.keys.sealing()))
     postgres_url = settings.postgres.url.get_secret_value()
+    broker_url = settings.rabbitmq.url.get_secret_value()
     ours = pool(postgres_url, role="projections", smallest=2, largest=4, probed=False)
     await ours.open(wait=False)
     process.closing.push_async_callback(ours.close)
-    publisher = await process.closing.enter_async_context(
-        Publisher(settings.rabbitmq.url.get_secret_value(), name=f"{process.instance}.publish")
-    )
+    publisher = await process.closing.enter_async_context(Publisher(broker_url, name=f"{process.instance}.publish"))
     feed = Feed(publisher, process.metrics)
 
     async def gained(partition: int, epoch: int) -> None:
@@ -66,6 +66,7 @@ async def main(process: Process) -> None:
     running = process.tasks.create_task(runner.run(process.stopping), name="runner")
     process.tasks.create_task(listen(postgres_url, runner.wake), name="listen")
     process.tasks.create_task(monitor.run(), name="monitor")
+    process.tasks.create_task(topology.keep_declaring(broker_url, partitions=settings.work.partitions), name="topology")
     process.started()
     await process.stopping.wait()
     runner.wake()
