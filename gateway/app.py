@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute, Route, compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.envelope import Json
@@ -80,7 +80,7 @@ def application(parts: Parts) -> ASGIApp:
         (DatabaseUnavailable, _trouble),
         (CursorNotValid, _cursor),
         (RequestValidationError, _invalid),
-        (HTTPException, _framework),
+        (HTTPException, Lost(document)),
         (ClientDisconnect, _gone),
     ):
         app.add_exception_handler(kind, handler)
@@ -143,32 +143,31 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return _answer(request, invalid(errors))
 
 
-async def _framework(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - as above
-    match error.status_code:
-        case 404:
-            return _answer(request, Problem("not_found", "No such path; /openapi.json lists them."))
-        case 405:
-            allowed = ", ".join(sorted(_methods(request)))
-            headers = {"Allow": allowed}
-            return _answer(request, Problem("method_not_allowed", f"This path takes {allowed}.", headers=headers))
-        case _:
-            kind = Kind(error.status_code, KINDS["bad_request"].title)
-            return _answer(request, Problem("bad_request", "The request cannot be read.", kind=kind))
+class Lost:
+    """What the router says no to: no such path, or not with this method."""
+
+    def __init__(self, document: Json) -> None:
+        self._paths = [(compile_path(path)[0], list(operations)) for path, operations in document["paths"].items()]
+
+    async def __call__(self, request: Request, error: Exception) -> Response:
+        """The answer; a path that exists is told with which methods, those of all its routes together."""
+        assert isinstance(error, HTTPException)  # noqa: S101 - narrows the type; registered for nothing else
+        match error.status_code:
+            case 404:
+                return _answer(request, Problem("not_found", "No such path; /openapi.json lists them."))
+            case 405:
+                path = request.scope["path"]
+                methods = {method.upper() for known, own in self._paths if known.fullmatch(path) for method in own}
+                allowed = ", ".join(sorted(methods or {"GET"}))
+                detail = f"This path takes {allowed}."
+                return _answer(request, Problem("method_not_allowed", detail, headers={"Allow": allowed}))
+            case status:
+                kind = Kind(status, KINDS["bad_request"].title)
+                return _answer(request, Problem("bad_request", "The request cannot be read.", kind=kind))
 
 
 async def _gone(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # nobody is there to read it
-
-
-def _methods(request: Request) -> set[str]:
-    routes: list[Any] = request.app.router.routes  # Any: routes of several kinds
-    return {
-        method
-        for route in routes
-        if route.matches({**request.scope, "path_params": {}})[0] is not Match.NONE
-        for method in route.methods or ()
-    }
 
 
 _BY_HAND: Final[Mapping[str, Json]] = {

@@ -6,7 +6,9 @@ header value is ever logged; a query may hold a name.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
@@ -29,6 +31,10 @@ SECURITY_HEADERS: Final = [
     (b"x-frame-options", b"DENY"),
 ]
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
+
+DRAINED: Final = 8 * 1024 * 1024
+DRAIN_SECONDS: Final = 2.0
 
 
 class Served(Protocol):
@@ -68,6 +74,7 @@ class Edge:
         try:
             problem = self._problem(scope, asked) if scope["method"] in _WITH_BODY else None
             if problem is not None:
+                await _drain(receive, asked)
                 await self._refuse(problem, asked, scope, receive, answer)
             elif b"transfer-encoding" in asked.headers:
                 await self._app(scope, self._counting(receive), answer)
@@ -75,6 +82,7 @@ class Edge:
                 await self._app(scope, receive, answer)
         except _TooLarge:
             if not status:
+                await _drain(receive, asked)
                 await self._refuse(self._too_large(), asked, scope, receive, answer)
         except Exception as bug:  # noqa: BLE001 - the last word: a bug becomes a 500 and a log line, never a dead server
             log.error("request_failed", template=asked.route, trace_id=asked.trace_id, **describe(bug))
@@ -96,7 +104,7 @@ class Edge:
         return None
 
     def _too_large(self) -> Problem:
-        # The rest of the body is not read, so this connection cannot be used again.
+        # The rest of the body may not have been read, so this connection is not used again.
         detail = f"At most {self._body_limit} bytes are taken."
         return Problem("body_too_large", detail, headers={"Connection": "close"}, limit=self._body_limit)
 
@@ -116,3 +124,20 @@ class Edge:
 
     async def _refuse(self, problem: Problem, asked: Passage, scope: Scope, receive: Receive, send: Send) -> None:
         await problem.response(instance=scope["path"], trace_id=asked.trace_id)(scope, receive, send)
+
+
+async def _drain(receive: Receive, asked: Passage) -> None:
+    """Throw away what is still being sent, a bounded amount: many callers only listen when they have said all.
+
+    Who asks first whether to go on (`Expect: 100-continue`) is not told to.
+    """
+    if b"expect" in asked.headers:
+        return
+    left = DRAINED
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while left > 0:
+                message = await receive()
+                if not message.get("more_body"):
+                    return
+                left -= len(message["body"])

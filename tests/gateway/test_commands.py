@@ -157,9 +157,7 @@ async def test_a_rule_that_says_no_is_a_conflict_with_its_own_code(clinic: Clini
     await clinic.api.post("/api/patients", json=taken)
 
     found = problem(
-        await clinic.api.post(
-            "/api/patients", json={**person(), "medicalRecordNumber": taken["medicalRecordNumber"]}
-        ),
+        await clinic.api.post("/api/patients", json={**person(), "medicalRecordNumber": taken["medicalRecordNumber"]}),
         409,
         "mrn_taken",
     )
