@@ -35,10 +35,10 @@ class Delivery:
 
     __slots__ = ("_header", "_method", "_properties", "body", "redelivered", "tag")
 
-    def __init__(self, method: bytes, header: bytes, body: bytes) -> None:
+    def __init__(self, method: bytes, header: bytes, body: bytes, first_tag: int = 0) -> None:
         at = 5 + method[4]  # method index, consumer tag
         fields: tuple[int, int] = wire.TAG_AND_BITS.unpack_from(method, at)
-        self.tag: Final = fields[0]
+        self.tag: Final[int] = first_tag + fields[0]
         self.redelivered: Final = bool(fields[1] & 1)
         self.body = body
         self._method = method
@@ -74,6 +74,10 @@ class Delivery:
 
 
 START_TIMEOUT: Final = 10.0
+GENERATION: Final = 1 << 48
+"""The broker numbers each channel's deliveries from 1. Ours start at a multiple of this that no other consumer of the
+connection has, so that what one consumer delivered can never be acknowledged to its successor by mistake.
+"""
 
 OnDelivery = Callable[[Delivery], None]
 
@@ -90,10 +94,12 @@ class Consumer(Listener):
         on_delivery: OnDelivery | None = None,
         *,
         exclusive: bool = False,
+        generation: int = 0,
     ) -> None:
         self.queue: Final = queue
         self._connection = connection
         self._exclusive = exclusive
+        self._first_tag: Final[int] = generation * GENERATION
         self.lost: str | None = None
         """Why it is over; None while it consumes."""
         self._on_delivery = on_delivery
@@ -140,15 +146,15 @@ class Consumer(Listener):
 
     def ack_through(self, tag: int) -> None:
         """Acknowledge every delivery through `tag`. Raises ConsumerLost when that can no longer be said."""
-        self._say(wire.ack(self.channel.number, tag, multiple=True))
+        self._say(wire.ack(self.channel.number, self._own(tag), multiple=True))
 
     def ack(self, tag: int) -> None:
         """Acknowledge one delivery."""
-        self._say(wire.ack(self.channel.number, tag, multiple=False))
+        self._say(wire.ack(self.channel.number, self._own(tag), multiple=False))
 
     def reject(self, tag: int, *, requeue: bool = False) -> None:
         """Hand one delivery to the queue's dead-letter exchange. (`requeue` breaks order; see `give_back`.)"""
-        self._say(wire.reject(self.channel.number, tag, requeue=requeue))
+        self._say(wire.reject(self.channel.number, self._own(tag), requeue=requeue))
 
     async def give_back(self) -> None:
         """Stop, put everything unacknowledged back in its place, and let others consume the queue."""
@@ -157,7 +163,7 @@ class Consumer(Listener):
             await let_go(self._connection, self.queue)
 
     def delivered(self, method: bytes, header: bytes, body: bytes) -> None:
-        delivery = Delivery(method, header, body)
+        delivery = Delivery(method, header, body, self._first_tag)
         if self._on_delivery is not None:
             self._on_delivery(delivery)
             return
@@ -170,6 +176,13 @@ class Consumer(Listener):
         self._arrived.clear()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _own(self, tag: int) -> int:
+        """The broker's number of a delivery of ours."""
+        number: int = tag - self._first_tag
+        if not 0 < number < GENERATION:
+            raise ConsumerLost(self.queue, "former_consumer")
+        return number
 
     def _say(self, frame: bytes) -> None:
         if self.lost is not None:
@@ -185,11 +198,12 @@ async def consume(
     exclusive: bool = True,
     no_ack: bool = False,
     on_delivery: OnDelivery | None = None,
+    generation: int = 0,
 ) -> Consumer:
     """Start consuming on a channel of its own; `exclusive`: as the only one. Raises ConsumerRefused or
     BrokerUnavailable.
     """
-    consumer = Consumer(connection, queue, on_delivery, exclusive=exclusive)
+    consumer = Consumer(connection, queue, on_delivery, exclusive=exclusive, generation=generation)
     consumer.channel = await connection.channel(consumer)
     rpc = consumer.channel.rpc
     try:
@@ -229,6 +243,7 @@ class ConsumingConnection(Reconnecting):
         if metrics is not None:
             metrics.consumers_expected.labels(kind).set_function(lambda: self.expected)
             metrics.consumers_actual.labels(kind).set_function(lambda: self.actual)
+        self._generation = 0
         self._consumers: dict[str, Consumer | None] = {}
         """By queue wanted; None or a lost one: wanted, and nobody consumes it."""
 
@@ -267,8 +282,15 @@ class ConsumingConnection(Reconnecting):
         self._consumers.setdefault(queue, None)
         if self._connection is None:
             raise BrokerUnavailable("not_connected")
+        self._generation += 1
         consumer = await consume(
-            self._connection, queue, prefetch=prefetch, exclusive=exclusive, no_ack=no_ack, on_delivery=on_delivery
+            self._connection,
+            queue,
+            prefetch=prefetch,
+            exclusive=exclusive,
+            no_ack=no_ack,
+            on_delivery=on_delivery,
+            generation=self._generation,
         )
         self._consumers[queue] = consumer
         return consumer

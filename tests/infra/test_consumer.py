@@ -142,6 +142,24 @@ async def test_what_a_cut_off_consumer_held_comes_to_the_next_in_order(
     assert numbers(await taken(next_one, 40)) == list(range(10, 50))
 
 
+async def test_what_a_former_consumer_delivered_is_never_acknowledged_to_its_successor(
+    publisher: Publisher, consuming: ConsumingConnection, line: Line
+) -> None:
+    await publish_numbers(publisher, line, range(10))
+    former = await consuming.consume(line.queue)
+    deliveries = await taken(former, 10)
+    await former.give_back()
+    successor = await consuming.consume(line.queue)
+    again = await taken(successor, 10)
+    for acknowledge in (successor.ack_through, successor.ack, successor.reject):
+        with pytest.raises(ConsumerLost) as lost:
+            acknowledge(deliveries[4].tag)
+        assert lost.value.reason == "former_consumer"
+    successor.ack_through(again[4].tag)
+    await consuming.release(line.queue)
+    assert await line.count() == 5
+
+
 @pytest.mark.parametrize("end", ["given back", "cut off"])
 async def test_an_impatient_successor_never_overtakes_what_its_predecessor_held(
     end: str, rabbitmq: str, publisher: Publisher, line: Line
