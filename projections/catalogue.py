@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from projections import encounters, notifications, patients, unit_commands, units, waiting_room
+from projections import encounters, notifications, patients, queue_entries, unit_commands, units
 from projections.read_model import ReadModel
 
 READ_MODELS: Final[tuple[ReadModel, ...]] = (
     units.model,
     patients.model,
     encounters.model,
-    waiting_room.model,
+    queue_entries.model,
     notifications.model,
     unit_commands.model,
 )

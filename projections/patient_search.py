@@ -52,12 +52,13 @@ class _Way:
 
     @classmethod
     def by(cls, code: str, order: Column[str], *matching: Condition) -> _Way:
+        network = _unit_by_unit if matching else _straight_through
         return cls(
             code,
             Question(_within_unit(order, matching), Patient),
             Question(_within_unit(order, (*matching, _beyond(order))), Patient),
-            Question(_across_network(order, matching), Patient),
-            Question(_across_network(order, (*matching, _beyond_unit(order))), Patient),
+            Question(network(order, matching), Patient),
+            Question(network(order, (*matching, _beyond_unit(order))), Patient),
             Number(select(func.count()).where(*matching, _WANTED, _own.unit_id == bindparam("unit_id"))),
             Number(select(func.count()).select_from(patients).where(*matching, _WANTED)),
         )
@@ -92,8 +93,18 @@ def _within_unit(order: Column[str], matching: Sequence[Condition]) -> Select[An
     )
 
 
-def _across_network(order: Column[str], matching: Sequence[Condition]) -> Select[Any]:  # Any: rows become Patient
-    """Unit by unit, so that the indexes led by the unit serve the whole network too."""
+def _straight_through(order: Column[str], matching: Sequence[Condition]) -> Select[Any]:  # Any: rows become Patient
+    """The whole network in the order of one index."""
+    return (
+        select(*SHOWN)
+        .where(*matching, _WANTED)
+        .order_by(_own.unit_id, order, _own.patient_id)
+        .limit(bindparam("limit"))
+    )
+
+
+def _unit_by_unit(order: Column[str], matching: Sequence[Condition]) -> Select[Any]:  # Any: rows become Patient
+    """Those that match, so that the indexes led by the unit serve the whole network too."""
     there = (
         select(*SHOWN, order.label("ordered_by"))
         .where(_own.unit_id == units.c.unit_id, *matching, _WANTED)
