@@ -1,0 +1,1 @@
+"""Whole ways through the running system, as its users go them."""
