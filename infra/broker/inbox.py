@@ -7,24 +7,24 @@ queue is declared anew and bound for all current units, and then the owner is to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from itertools import islice
 from typing import Final
 
 from contracts import routing
-from infra.broker.connection import BrokerConnection, Channel
+from infra.broker.connection import BROKER_TROUBLE, BrokerConnection, Channel
 from infra.broker.consumer import OnDelivery, consume
 from infra.broker.errors import BrokerUnavailable
 from infra.broker.private_queue import declare_private
 from infra.broker.reconnect import Reconnecting
 
-BIND_TIMEOUT: Final = 10.0
-BATCH: Final = 200
-"""Units bound between two answers of the broker."""
-BINDINGS: Final = (
-    (routing.EVENTS, routing.unit_binding),
-    (routing.COMMANDS, lambda unit_id: routing.call_key(unit_id, "#")),
-)
-"""(exchange, routing key pattern of a unit)"""
+BIND_TIMEOUT: Final = 30.0
+BATCH: Final = 1000
+"""Units bound between two looks at what is wanted."""
+CHANNELS: Final = 16
+"""Bindings are made on so many channels at once: RabbitMQ 4.3 writes each to its metadata store, 700 a second one after
+the other and 4,700 this way; 3.10 makes 1,400 a second either way.
+"""
 
 
 class Inbox(Reconnecting):
@@ -88,9 +88,9 @@ class Inbox(Reconnecting):
         consumer = await consume(
             connection, queue, prefetch=0, exclusive=False, no_ack=True, on_delivery=self._on_delivery
         )
-        channel = await connection.channel()
+        channels = [await connection.channel() for _ in range(CHANNELS)]
         self._connected = True
-        binder = asyncio.create_task(self._keep_bound(channel, queue))
+        binder = asyncio.create_task(self._keep_bound(channels, queue))
         lost = asyncio.create_task(consumer.until_lost())
         try:
             await asyncio.wait((binder, lost), return_when=asyncio.FIRST_COMPLETED)
@@ -105,31 +105,36 @@ class Inbox(Reconnecting):
             self._bound.clear()
             self._tell(list(self._waiting), BrokerUnavailable("lost"))
 
-    async def _keep_bound(self, channel: Channel, queue: str) -> None:
-        """Make the broker's bindings what is wanted, again and again. The only one to use `channel`, so that a caller
-        who
-        gives up does not take a half-made request with it."""
+    async def _keep_bound(self, channels: list[Channel], queue: str) -> None:
+        """Make the broker's bindings what is wanted, again and again. Nobody else uses these channels, so a caller who
+        gives up does not take a half-made request with it.
+        """
         while True:
             self._changed.clear()
-            missing = list(self._wanted - self._bound)
-            for start in range(0, len(missing), BATCH):
-                await self._bind(channel, queue, missing[start : start + BATCH])
-            if not self._up.is_set() and not self._wanted - self._bound:
+            while missing := list(islice(self._wanted - self._bound, BATCH)):
+                await _on_all(channels, missing, lambda channel, units: self._bind(channel, queue, units))
+            if not self._up.is_set():
                 self._came_up()
-            for unit_id in self._bound - self._wanted:
-                self._bound.discard(unit_id)
-                for exchange, pattern in BINDINGS:
-                    await channel.rpc.queue_unbind(queue, exchange, pattern(unit_id), timeout=BIND_TIMEOUT)
+            if surplus := list(islice(self._bound - self._wanted, BATCH)):
+                self._bound.difference_update(surplus)
+                self._changed.set()
+                await _on_all(channels, surplus, lambda channel, units: self._unbind(channel, queue, units))
             await self._changed.wait()
 
     async def _bind(self, channel: Channel, queue: str, units: list[str]) -> None:
-        # A channel's requests are carried out in order, so the one answer at the end stands for all of them.
-        *unanswered, (exchange, key) = [(exchange, pattern(unit)) for unit in units for exchange, pattern in BINDINGS]
-        for one_exchange, one_key in unanswered:
-            await channel.rpc.queue_bind(queue, one_exchange, one_key, nowait=True, timeout=BIND_TIMEOUT)
-        await channel.rpc.queue_bind(queue, exchange, key, timeout=BIND_TIMEOUT)
+        # A channel's requests are carried out in order, so the answer to the last stands for all of them.
+        *unanswered, last = units
+        for unit_id in unanswered:
+            await channel.rpc.queue_bind(
+                queue, routing.EVENTS, routing.unit_binding(unit_id), nowait=True, timeout=BIND_TIMEOUT
+            )
+        await channel.rpc.queue_bind(queue, routing.EVENTS, routing.unit_binding(last), timeout=BIND_TIMEOUT)
         self._bound.update(units)
         self._tell(units, None)
+
+    async def _unbind(self, channel: Channel, queue: str, units: list[str]) -> None:
+        for unit_id in units:
+            await channel.rpc.queue_unbind(queue, routing.EVENTS, routing.unit_binding(unit_id), timeout=BIND_TIMEOUT)
 
     def _came_up(self) -> None:
         self._up.set()
@@ -146,3 +151,22 @@ class Inbox(Reconnecting):
                     answer.set_result(None)
                 else:
                     answer.set_exception(trouble)
+
+
+async def _on_all(
+    channels: list[Channel],
+    units: list[str],
+    work: Callable[[Channel, list[str]], Coroutine[object, object, None]],
+) -> None:
+    """Share the units out among the channels and wait for all of them. Raises BrokerUnavailable."""
+    shares = [units[place :: len(channels)] for place in range(len(channels))]
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for channel, share in zip(channels, shares, strict=True):
+                if share:
+                    tasks.create_task(work(channel, share))
+    except ExceptionGroup as several:
+        _, bugs = several.split(BROKER_TROUBLE)
+        if bugs is not None:
+            raise bugs from None
+        raise BrokerUnavailable("lost") from several

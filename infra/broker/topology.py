@@ -28,6 +28,7 @@ DELIVERY_LIMIT: Final = 64
 NO_DELIVERY_LIMIT: Final = 1_000_000_000
 """For the fallback queues, which have nowhere further to fall: brokers from 4.0 on would drop after 20 returns."""
 DELIVERY_LIMIT_KEY: Final = "commands.delivery_limit"
+LIVE_CALLS: Final = "unit.*.call.#"
 OLDEST_VERSION: Final = (3, 10)
 DECLARE_TIMEOUT: Final = 60.0
 
@@ -51,6 +52,10 @@ class Topology:
     queues: tuple[Queue, ...]
     exchanges: tuple[str, ...] = field(default=(routing.COMMANDS, routing.EVENTS, routing.DEAD))
     """Topic exchanges, all durable."""
+    forwarding: tuple[tuple[str, str, str], ...] = field(default=((routing.COMMANDS, routing.EVENTS, LIVE_CALLS),))
+    """(source, destination, routing key pattern): live calls reach a bridge through the one binding it has for a
+    unit.
+    """
 
 
 def topology(partitions: int) -> Topology:
@@ -115,6 +120,8 @@ async def check(url: str, *, partitions: int = 16) -> list[Finding]:
 async def _declare(rpc: aiormq.abc.AbstractChannel, wanted: Topology) -> None:
     for exchange in wanted.exchanges:
         await rpc.exchange_declare(exchange, exchange_type="topic", durable=True)
+    for source, destination, pattern in wanted.forwarding:
+        await rpc.exchange_bind(destination, source, pattern)
     for queue in wanted.queues:
         await rpc.queue_declare(queue.name, durable=True, arguments=queue.arguments)
         for exchange, pattern in queue.bindings:
