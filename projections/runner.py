@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 1.0
 """How long a NOTIFY that was not heard can go unnoticed."""
+TURN_SECONDS = 60.0
+"""Longer than the slowest turn (every fact of a full batch on its own); what takes longer is stuck."""
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
 
@@ -70,12 +72,13 @@ class Runner:
                 async with connected(self._pool) as connection:
                     while not stopping.is_set():
                         self._wake.clear()
-                        more = await self.turn(connection)
+                        async with asyncio.timeout(TURN_SECONDS):
+                            more = await self.turn(connection)
                         self.trouble = None
                         pause = FIRST_PAUSE
                         if not more:
                             await _until(self._wake, POLL_SECONDS)
-            except (DatabaseUnavailable, KeyNotKnown, psycopg.Error) as why:
+            except (DatabaseUnavailable, KeyNotKnown, psycopg.Error, TimeoutError) as why:
                 self.trouble = type(why).__name__
                 log.warning("projecting.waiting", reason=self.trouble, seconds=round(pause, 2))
                 await _until(stopping, random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
