@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncPipeline
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -76,6 +76,25 @@ async def connected(source: Pool) -> AsyncIterator[Connection]:
             yield connection
     except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as why:
         raise DatabaseUnavailable(type(why).__name__) from why
+
+
+@asynccontextmanager
+async def one_transaction(connection: Connection) -> AsyncIterator[AsyncPipeline]:
+    """A transaction whose statements travel together: a round trip for each fetch inside and one for the rest.
+
+    An error of a statement shows at the next fetch or `sync`, or when the block ends; nothing is committed then. The
+    connection is in autocommit mode (a pool's is).
+    """
+    try:
+        async with connection.pipeline() as pipeline:
+            await connection.execute(b"BEGIN")
+            yield pipeline
+            # After a failed statement the server skips everything up to the end of the pipeline, this too.
+            await connection.execute(b"COMMIT")
+    except BaseException:
+        if not connection.closed:
+            await connection.rollback()
+        raise
 
 
 async def listening(url: str, *, role: str, channel: str) -> Connection:

@@ -78,6 +78,11 @@ COLUMNS = (
 )
 """What a query selects to make a `StoredEvent` of each row."""
 
+_STREAMS = f"""
+SELECT {COLUMNS} FROM events WHERE (partition, stream) IN (SELECT * FROM unnest(%s::int[], %s::text[]))
+ORDER BY partition, position
+""".encode()  # noqa: S608 - all ours
+
 _INSERT = """
 INSERT INTO events (partition, position, unit_id, stream, stream_version, type, type_version, payload, sealed, subject,
     command_id, causation_id, correlation_id, actor, occurred_at)
@@ -169,9 +174,14 @@ async def read_unit(
 
 async def read_streams(connection: Connection, wanted: Sequence[tuple[int, str]]) -> list[StoredEvent]:
     """Everything that happened in the named streams `(partition, stream)`, in order within each partition."""
-    return await _read(
-        connection,
-        "(partition, stream) IN (SELECT * FROM unnest(%s::int[], %s::text[])) ORDER BY partition, position",
+    cursor = await ask_streams(connection, wanted)
+    return await cursor.fetchall()
+
+
+async def ask_streams(connection: Connection, wanted: Sequence[tuple[int, str]]) -> AsyncCursor[StoredEvent]:
+    """As `read_streams`, for a pipeline: the rows are fetched when it has ended."""
+    return await cursor_of_events(connection).execute(
+        _STREAMS,
         ([partition for partition, _ in wanted], [stream for _, stream in wanted]),
     )
 

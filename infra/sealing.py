@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -133,8 +133,7 @@ class Sealer:
     def seal(self, subject: str, place: str, hidden: Json) -> bytes:
         """Encrypt `hidden` under the subject's key, bound to `place` so that it opens nowhere else."""
         nonce = os.urandom(_NONCE)
-        text = json.dumps(hidden, separators=(",", ":"), ensure_ascii=False).encode()
-        return nonce + self._cipher(subject).encrypt(nonce, text, place.encode())
+        return nonce + self._cipher(subject).encrypt(nonce, orjson.dumps(hidden), place.encode())
 
     def unseal(self, subject: str, place: str, sealed: bytes) -> Json | None:
         """What was sealed, or None when the subject's key is gone; its key must have been loaded."""
@@ -142,7 +141,7 @@ class Sealer:
         if cipher is None:
             return None
         try:
-            opened: Json = json.loads(cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], place.encode()))
+            opened: Json = orjson.loads(cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], place.encode()))
         except InvalidTag as why:
             raise SealBroken(f"sealed fields at {place} do not open") from why
         return opened
