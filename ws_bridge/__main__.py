@@ -37,8 +37,7 @@ async def main(process: Process) -> None:
 
     links = Links()
     sessions = UnitSessions(database, bridge=process.instance, superseded=links.superseded)
-    confirmed = metrics.publish_confirm_duration_seconds.observe
-    publisher = await enter(Publisher(broker_url, name=f"{process.instance}.publish", on_confirmed=confirmed))
+    publisher = await enter(Publisher(broker_url, name=f"{process.instance}.publish", metrics=metrics))
     catch_up = CatchUp(database, sealer, links)
     calls = LiveCalls(publisher, metrics)
     deliveries = Deliveries(links, catch_up, calls)

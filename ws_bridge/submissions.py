@@ -65,9 +65,7 @@ class Submissions:
             session.taken()
             refused = Refused(epoch=link.epoch, command_id=submit.command_id, code=why.code, detail=why.detail)
             link.say(refused.to_json())
-        except (BrokerUnavailable, Unroutable) as trouble:
-            reason = trouble.reason if isinstance(trouble, BrokerUnavailable) else "no_queue"
-            self._metrics.publish_failures.labels(reason).inc()
+        except (BrokerUnavailable, Unroutable):  # unroutable: the partition's queue is declared again soon
             session.hold_back(submit)
             link.say(Retry(epoch=link.epoch, command_id=submit.command_id, after_seconds=RETRY_SECONDS).to_json())
         else:
