@@ -6,17 +6,16 @@ Used where private servers are not possible, or where CARESPINE_SERVICES=contain
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from infra.services.answers import why_postgres_is_silent, why_rabbitmq_is_silent
-from infra.services.detached import ServiceTrouble, wait_until, write_private
+from infra.services.detached import Kept, ServiceTrouble, wait_until
 from infra.services.ports import LOOPBACK, free_ports
 
 COMPOSE_FILE = Path(__file__).parent.parent / "compose" / "compose.yaml"
@@ -51,6 +50,7 @@ class ContainerServices:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._path = home / "keeping.json"
+        self._last_path = home / "last.json"
         self.postgres = Container(
             self,
             "postgres",
@@ -71,27 +71,22 @@ class ContainerServices:
     def stop(self) -> None:
         """Take the project down; the volumes with the data stay."""
         self.compose("down", "--timeout", "30")
-        self._path.rename(self._home / "last.json")
+        self._path.rename(self._last_path)
 
     def recorded(self) -> Keeping | None:
         """Ports and logins of what was started here; None before the first start."""
-        try:
-            return Keeping(**json.loads(self._path.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
+        return Kept(self._path, Keeping).read()
 
     def ensure_recorded(self) -> Keeping:
         """Ports and logins, made up at the first start and the same at every later one."""
         if keeping := self.recorded():
             return keeping
-        try:
-            keeping = Keeping(**json.loads((self._home / "last.json").read_text()))
-        except (OSError, ValueError, TypeError):
-            postgres, rabbitmq, management = free_ports(3)
-            digest = hashlib.sha256(str(self._home).encode()).hexdigest()[:10]
-            keeping = Keeping(f"carespine-{digest}", postgres, rabbitmq, management, secrets.token_urlsafe(24))
-        write_private(self._path, json.dumps(asdict(keeping)))
-        return keeping
+        return Kept(self._path, Keeping).write(Kept(self._last_path, Keeping).read() or self._made_up())
+
+    def _made_up(self) -> Keeping:
+        postgres, rabbitmq, management = free_ports(3)
+        digest = hashlib.sha256(str(self._home).encode()).hexdigest()[:10]
+        return Keeping(f"carespine-{digest}", postgres, rabbitmq, management, secrets.token_urlsafe(24))
 
     def compose(self, *words: str) -> None:
         """Run one compose command with the engine that answers."""

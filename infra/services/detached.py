@@ -1,8 +1,8 @@
 """Programs of ours that outlive the command that started them.
 
-Knows how to start one in its own session, to recognise it again later (a process id alone may have been given to
-somebody else since), and to end it within a deadline. What the program is, and whether it is ready, is its owner's
-business.
+Knows how to start one in its own session, how to write down what must be found again, how to recognise a process
+later (a process id alone may have been given to somebody else since), and how to end it within a deadline. What the
+program is, and whether it is ready, is its owner's business.
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import psutil
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 class ServiceTrouble(Exception):
@@ -38,13 +44,11 @@ class Identity:
     @classmethod
     def read(cls, path: Path) -> Identity | None:
         """What stands in the file, or None where there is no file or no sense in it."""
-        try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
+        return Kept(path, cls).read()
 
     def write(self, path: Path) -> None:
-        write_private(path, json.dumps(asdict(self)))
+        """Write it down for a later command."""
+        Kept(path, Identity).write(self)
 
     def process(self) -> psutil.Process | None:
         """The process if it is still the one that was meant, else None."""
@@ -63,6 +67,50 @@ class Account:
 
     uid: int
     gid: int
+
+
+class Kept(Generic[T]):
+    """One dataclass of plain values in a file only we may read."""
+
+    def __init__(self, path: Path, kind: type[T]) -> None:
+        self._path = path
+        self._kind = kind
+
+    def read(self) -> T | None:
+        """What was written, or None where there is no file or no sense in it."""
+        try:
+            return self._kind(**json.loads(self._path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, value: T) -> T:
+        """Keep the value in place of any earlier one, and answer it."""
+        write_private(self._path, json.dumps(asdict(value)))
+        return value
+
+
+class KeptProcess:
+    """A process whose identity is written down in a file, so that a later command finds and ends it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs; None if it is gone, or another process has its id by now."""
+        identity = Identity.read(self._path)
+        return identity.pid if identity and identity.process() else None
+
+    def began(self, identity: Identity) -> None:
+        """This is the process from now on."""
+        identity.write(self._path)
+
+    def end(self, *, by: signal.Signals = signal.SIGTERM, timeout: float) -> None:
+        """End it if it runs, and forget it."""
+        identity = Identity.read(self._path)
+        if identity:
+            end(identity, by=by, timeout=timeout)
+        self._path.unlink(missing_ok=True)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import secrets
 import shutil
 import signal
 import tempfile
-from dataclasses import asdict, dataclass, replace
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from infra.services.answers import why_postgres_is_silent
-from infra.services.detached import Account, Identity, ServiceTrouble, end, last_lines, spawn, wait_until, write_private
+from infra.services.detached import Account, Identity, Kept, KeptProcess, ServiceTrouble, last_lines, spawn, wait_until
 from infra.services.ports import LOOPBACK, become_free, free_ports
 from infra.services.postgres_programs import EXECUTABLE, locale_options, may_enter, programs_for, run, system_account
 
@@ -36,6 +36,7 @@ class Keeping:
     port: int
     password: str
     data: str
+    """Its path, from the server's own folder on where it lies in there: that folder may be moved."""
     programs: str
 
     @property
@@ -49,21 +50,19 @@ class PrivatePostgres:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.log = home / "postgres.log"
-        self._keeping_path = home / "keeping.json"
-        self._identity_path = home / "process.json"
+        self._kept = Kept(home / "keeping.json", Keeping)
+        self._process = KeptProcess(home / "process.json")
 
     @property
     def url(self) -> str | None:
         """The URL of the server, running or not; None before its first start."""
-        keeping = self._keeping()
+        keeping = self._kept.read()
         return keeping.url if keeping else None
 
     @property
     def pid(self) -> int | None:
         """The process id of the running server."""
-        identity = Identity.read(self._identity_path)
-        process = identity.process() if identity else None
-        return process.pid if process else None
+        return self._process.pid
 
     def is_running(self) -> bool:
         """True if the server of this folder is up and lets us in."""
@@ -72,24 +71,24 @@ class PrivatePostgres:
 
     def start(self) -> str:
         """Start the server (making its data folder at the first time) and answer its URL once it lets us in."""
-        keeping = self._keeping() or self._make()
-        if self.pid is None and not self._adopt(Path(keeping.data)):
-            if not become_free(
-                [keeping.port], timeout=5
-            ):  # somebody else took it since: data matter more than the number
-                keeping = replace(keeping, port=free_ports(1)[0])
-                write_private(self._keeping_path, json.dumps(asdict(keeping)))
+        keeping = self._kept.read() or self._make()
+        if self.pid is None and not self._adopt(self._data(keeping)):
+            # Data matter more than a port somebody else took since, or programs that a newer wheel replaced.
+            if not become_free([keeping.port], timeout=5):
+                keeping = self._kept.write(replace(keeping, port=free_ports(1)[0]))
+            if not Path(keeping.programs).exists():
+                keeping = self._kept.write(replace(keeping, programs=str(programs_for(system_account()))))
             self._launch(keeping)
         self._wait(keeping)
         return keeping.url
 
     def stop(self, *, timeout: float = 30) -> None:
         """End every connection and stop cleanly."""
-        self._end(signal.SIGINT, timeout)
+        self._process.end(by=signal.SIGINT, timeout=timeout)
 
     def kill(self) -> None:
         """Kill -9, as a power cut would: the next start recovers from the log."""
-        self._end(signal.SIGKILL, 10)
+        self._process.end(by=signal.SIGKILL, timeout=10)
 
     def restart(self, *, kill: bool = False) -> str:
         """Stop (or kill) and start again on the same port with the same data."""
@@ -101,22 +100,13 @@ class PrivatePostgres:
 
     def remove(self) -> None:
         """Delete the data for good; the server must not be running."""
-        keeping = self._keeping()
+        keeping = self._kept.read()
         if keeping:
-            shutil.rmtree(keeping.data, ignore_errors=True)
+            shutil.rmtree(self._data(keeping), ignore_errors=True)
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def _end(self, by: signal.Signals, timeout: float) -> None:
-        identity = Identity.read(self._identity_path)
-        if identity:
-            end(identity, by=by, timeout=timeout)
-        self._identity_path.unlink(missing_ok=True)
-
-    def _keeping(self) -> Keeping | None:
-        try:
-            return Keeping(**json.loads(self._keeping_path.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
+    def _data(self, keeping: Keeping) -> Path:
+        return self.home.resolve() / keeping.data
 
     def _make(self) -> Keeping:
         """Make a data folder with a password of its own."""
@@ -128,7 +118,10 @@ class PrivatePostgres:
         programs = programs_for(account)
         data = self._data_folder(account)
         keeping = Keeping(
-            port=free_ports(1)[0], password=secrets.token_urlsafe(24), data=str(data), programs=str(programs)
+            port=free_ports(1)[0],
+            password=secrets.token_urlsafe(24),
+            data=data.name if data.parent == self.home.resolve() else str(data),
+            programs=str(programs),
         )
         with tempfile.NamedTemporaryFile("w", prefix="carespine-") as password:
             password.write(keeping.password)
@@ -142,8 +135,7 @@ class PrivatePostgres:
         maintenance = keeping.url.removesuffix(DATABASE) + "postgres"
         self._wait(keeping, url=maintenance)
         _create_database(maintenance)
-        write_private(self._keeping_path, json.dumps(asdict(keeping)))
-        return keeping
+        return self._kept.write(keeping)
 
     def _adopt(self, data: Path) -> bool:
         """Take on a server that runs in the folder, our record of it lost; else clear away what a dead one left.
@@ -157,7 +149,7 @@ class PrivatePostgres:
         except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
             identity = None
         if identity and identity.pid in _processes_in(data) and _is_postmaster(identity.pid, data):
-            identity.write(self._identity_path)
+            self._process.began(identity)
             return True
         wait_until(lambda: not _processes_in(data), timeout=30, what="the end of what a dead Postgres left running")
         lock.unlink(missing_ok=True)
@@ -168,8 +160,9 @@ class PrivatePostgres:
         if account and not may_enter(self.home, account):
             digest = hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:12]
             data = Path("/var/tmp") / f"carespine-postgres-{digest}"  # noqa: S108 - made 0700 below, by initdb's own rule
-        if data.exists():
-            shutil.rmtree(data)  # left by a set-up that did not end: nothing was ever kept in it
+        if (data / "PG_VERSION").exists():  # whose password we lost: that is no reason to lose the data too
+            data.rename(data.with_name(f"{data.name}-{time.time_ns()}"))
+        shutil.rmtree(data, ignore_errors=True)
         data.mkdir(mode=0o700)
         if account:
             os.chown(data, account.uid, account.gid)
@@ -190,8 +183,13 @@ class PrivatePostgres:
             "log_parameter_max_length_on_error": 0,
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        command: list[str | Path] = [Path(keeping.programs) / f"postgres{EXECUTABLE}", "-D", keeping.data, *options]
-        spawn(command, log=self.log, account=system_account()).write(self._identity_path)
+        command: list[str | Path] = [
+            Path(keeping.programs) / f"postgres{EXECUTABLE}",
+            "-D",
+            self._data(keeping),
+            *options,
+        ]
+        self._process.began(spawn(command, log=self.log, account=system_account()))
 
     def _wait(self, keeping: Keeping, *, url: str | None = None) -> None:
         def ready() -> bool:

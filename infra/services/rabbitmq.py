@@ -7,16 +7,15 @@ costs nothing measurable. Exchanges and queues are the business of `infra.broker
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.services.answers import why_rabbitmq_is_silent
-from infra.services.detached import Identity, ServiceTrouble, end, last_lines, spawn, wait_until, write_private
+from infra.services.detached import Kept, KeptProcess, ServiceTrouble, last_lines, spawn, wait_until, write_private
 from infra.services.ports import LOOPBACK, become_free, free_ports, is_free, is_listening
 from infra.services.rabbitmq_files import ServerFiles, find_server_files, user_cache
 
@@ -53,28 +52,26 @@ class PrivateRabbitMQ:
         self.home = home
         self.log = home / "node.log"
         self._say = say
-        self._keeping_path = home / "keeping.json"
-        self._identity_path = home / "process.json"
-        self._epmd_identity_path = home / "epmd.json"
+        self._kept = Kept(home / "keeping.json", Keeping)
+        self._node = KeptProcess(home / "process.json")
+        self._port_mapper = KeptProcess(home / "epmd.json")
 
     @property
     def url(self) -> str | None:
         """The AMQP URL of the node, running or not; None before its first start."""
-        keeping = self._keeping()
+        keeping = self._kept.read()
         return keeping.url if keeping else None
 
     @property
     def management_url(self) -> str | None:
         """The URL of the node's management interface; None before its first start."""
-        keeping = self._keeping()
+        keeping = self._kept.read()
         return keeping.management_url if keeping else None
 
     @property
     def pid(self) -> int | None:
         """The process id of the running node."""
-        identity = Identity.read(self._identity_path)
-        process = identity.process() if identity else None
-        return process.pid if process else None
+        return self._node.pid
 
     def is_running(self) -> bool:
         """True if the node of this folder is up and lets us in."""
@@ -84,12 +81,12 @@ class PrivateRabbitMQ:
     def start(self) -> str:
         """Start the node (making its folder at the first time) and answer its URL once it lets us in."""
         files = find_server_files(user_cache(), self._say)
-        keeping = self._keeping() or self._make()
+        keeping = self._kept.read() or self._make()
         if self.pid is None:
             if not become_free(keeping.ports, timeout=5):  # somebody else took one since
                 port, management, distribution = free_ports(3)
                 keeping = replace(keeping, port=port, management_port=management, distribution_port=distribution)
-                write_private(self._keeping_path, json.dumps(asdict(keeping)))
+                keeping = self._kept.write(keeping)
             keeping = self._ensure_epmd(files, keeping)
             self._launch(files, keeping)
         self._wait(keeping)
@@ -97,32 +94,20 @@ class PrivateRabbitMQ:
 
     def stop(self, *, timeout: float = 60) -> None:
         """Let the node close its queues and go, and the port mapper with it."""
-        self._end(self._identity_path, signal.SIGTERM, timeout)
-        self._end(self._epmd_identity_path, signal.SIGTERM, 5)
+        self._node.end(timeout=timeout)
+        self._port_mapper.end(timeout=5)
 
     def kill(self) -> None:
         """Kill -9, as a power cut would."""
-        self._end(self._identity_path, signal.SIGKILL, 10)
+        self._node.end(by=signal.SIGKILL, timeout=10)
 
     def restart(self, *, kill: bool = False) -> str:
         """Stop (or kill) and start again on the same ports with the same data."""
         if kill:
             self.kill()
         else:
-            self._end(self._identity_path, signal.SIGTERM, 60)
+            self._node.end(timeout=60)
         return self.start()
-
-    def _end(self, identity_path: Path, by: signal.Signals, timeout: float) -> None:
-        identity = Identity.read(identity_path)
-        if identity:
-            end(identity, by=by, timeout=timeout)
-        identity_path.unlink(missing_ok=True)
-
-    def _keeping(self) -> Keeping | None:
-        try:
-            return Keeping(**json.loads(self._keeping_path.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
 
     def _make(self) -> Keeping:
         port, management, distribution, epmd = free_ports(4)
@@ -133,19 +118,17 @@ class PrivateRabbitMQ:
             epmd_port=epmd,
             password=secrets.token_urlsafe(24),
         )
-        write_private(self._keeping_path, json.dumps(asdict(keeping)))
-        return keeping
+        return self._kept.write(keeping)
 
     def _ensure_epmd(self, files: ServerFiles, keeping: Keeping) -> Keeping:
         """Erlang's port mapper, one of our own: Debian's `erl` starts none, and a shared one knows strangers' nodes."""
-        identity = Identity.read(self._epmd_identity_path)
-        if identity and identity.process() and is_listening(keeping.epmd_port):
+        if self._port_mapper.pid is not None and is_listening(keeping.epmd_port):
             return keeping
         if not is_free(keeping.epmd_port):
             keeping = replace(keeping, epmd_port=free_ports(1)[0])
-            write_private(self._keeping_path, json.dumps(asdict(keeping)))
+            keeping = self._kept.write(keeping)
         command: list[str | Path] = [files.epmd, "-port", str(keeping.epmd_port), "-address", LOOPBACK]
-        spawn(command, log=self.log, env=_environment(files)).write(self._epmd_identity_path)
+        self._port_mapper.began(spawn(command, log=self.log, env=_environment(files)))
         wait_until(lambda: is_listening(keeping.epmd_port), timeout=10, what="the start of Erlang's port mapper")
         return keeping
 
@@ -173,7 +156,7 @@ class PrivateRabbitMQ:
             "RABBITMQ_ALLOW_INPUT": "1",
         }
         command: list[str | Path] = [files.scripts / "rabbitmq-server", "-noinput"]
-        spawn(command, log=self.log, env=environment).write(self._identity_path)
+        self._node.began(spawn(command, log=self.log, env=environment))
 
     def _wait(self, keeping: Keeping) -> None:
         def ready() -> bool:

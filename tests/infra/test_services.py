@@ -127,7 +127,11 @@ def test_a_stale_process_id_does_no_harm(postgres_of_ours: PrivatePostgres) -> N
 
 def test_a_lock_file_that_names_a_stranger_does_no_harm(postgres_of_ours: PrivatePostgres) -> None:
     postgres_of_ours.kill()
-    lock = Path(json.loads((postgres_of_ours.home / "keeping.json").read_text())["data"]) / "postmaster.pid"
+    lock = (
+        postgres_of_ours.home
+        / json.loads((postgres_of_ours.home / "keeping.json").read_text())["data"]
+        / "postmaster.pid"
+    )
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
         lock.write_text(f"{stranger.pid}\n")
         assert kept(postgres_of_ours.start()) == (7,)
@@ -148,6 +152,24 @@ def test_a_server_whose_record_was_lost_is_taken_on(postgres_of_ours: PrivatePos
     (postgres_of_ours.home / "process.json").unlink()
     assert kept(postgres_of_ours.start()) == (7,)
     assert postgres_of_ours.pid == pid
+
+
+def test_a_folder_that_was_moved_is_found_whole(folder: Path) -> None:
+    server = PrivatePostgres(folder / "before")
+    with psycopg.connect(server.start(), autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
+    server.stop()
+    (folder / "before").rename(folder / "postgres")
+    assert kept(PrivatePostgres(folder / "postgres").start()) == (7,)
+
+
+def test_data_whose_password_was_lost_are_moved_aside_and_not_deleted(folder: Path) -> None:
+    server = PrivatePostgres(folder / "postgres")
+    server.start()
+    server.stop()
+    (server.home / "keeping.json").unlink()
+    server.start()
+    assert len(list(server.home.glob("data*/PG_VERSION"))) == 2
 
 
 def test_a_given_url_that_is_silent_is_named_with_the_remedies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
