@@ -17,8 +17,10 @@ PARTITIONS = 3
 
 
 @pytest.fixture
-async def declared(rabbitmq: str) -> str:
-    """A broker with the whole topology."""
+async def declared(rabbitmq: str, rpc: aiormq.abc.AbstractChannel) -> str:
+    """A broker with the whole topology, its queues empty even where the tests share one virtual host."""
+    for queue in topology(PARTITIONS).queues:
+        await rpc.queue_delete(queue.name)
     await declare(rabbitmq, partitions=PARTITIONS)
     return rabbitmq
 
