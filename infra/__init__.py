@@ -1,1 +1,1 @@
-"""How, and where it runs: broker, event store, database, tokens, telemetry, processes, local services, the `carespine` command."""
+"""How, and where it runs: broker, log, database, tokens, telemetry, processes, services, the `carespine` command."""

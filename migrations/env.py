@@ -1,4 +1,4 @@
-"""Runs alembic's revisions over one connection, under an advisory lock, so that two deployments never migrate at once."""
+"""Runs alembic's revisions over one connection, under a lock, so that two deployments never migrate at once."""
 
 from __future__ import annotations
 

@@ -59,7 +59,6 @@ async def main(process: Process) -> None:
     monitor = Monitor(ours, process.metrics, ownership.owned)
     process.ready.check("projecting", lambda: runner.trouble)
     process.ready.check("partitions", lambda: None if ownership.settled else "no partition decided on yet")
-    process.ready.check("read_models", monitor.left_out)
     process.ready.check("broker", publisher.ready)
 
     owning = process.tasks.create_task(ownership.run(), name="ownership")

@@ -18,7 +18,7 @@ ALL = "all"
 
 
 class Monitor:
-    """Looks every few seconds and keeps the metrics and the readiness answer."""
+    """Looks every few seconds and keeps the metrics; what is left out makes nobody unready, it is in /ops/projections."""
 
     def __init__(self, pool: Pool, metrics: Metrics, owned: Callable[[], Mapping[int, int]]) -> None:
         self._pool = pool
@@ -27,11 +27,6 @@ class Monitor:
         self._shown: set[int] = set()
         self._faults: dict[str, int] = {}
         """Facts left out, by read model."""
-
-    def left_out(self) -> str | None:
-        """None when every read model has every fact, else how many it lacks: fit for a readiness check."""
-        lacking = [f"{count} of {model}" for model, count in sorted(self._faults.items()) if count]
-        return f"facts left out: {', '.join(lacking)}; see /ops/projections, then rebuild" if lacking else None
 
     async def run(self) -> None:
         """Look until cancelled."""

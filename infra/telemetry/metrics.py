@@ -137,7 +137,7 @@ class Metrics:
 
     @cached_property
     def projection_held(self) -> Gauge:
-        return self._gauge("projection_held", "1 while a read model is stopped", "read_model")
+        return self._gauge("projection_held", "Facts a read model could not apply, kept aside", "read_model")
 
     @cached_property
     def rebuild_progress_ratio(self) -> Gauge:

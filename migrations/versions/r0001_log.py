@@ -24,7 +24,9 @@ CREATE TABLE log_partitions (
     head bigint NOT NULL DEFAULT 0,
     epoch bigint NOT NULL DEFAULT 0
 );
-COMMENT ON TABLE log_partitions IS 'Head position and fence of each partition: appending moves head where epoch is the owner''s own.';
+COMMENT ON TABLE log_partitions IS
+    'Head position and fence of each partition: appending moves head where epoch is the owner''s '
+    'own.';
 
 CREATE TABLE events (
     partition int NOT NULL,
@@ -55,7 +57,9 @@ CREATE TABLE subject_keys (
     wrapped_key bytea NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE subject_keys IS 'Data key per person (or per unit), wrapped by the master key. Destroying a row erases what it sealed.';
+COMMENT ON TABLE subject_keys IS
+    'Data key per person (or per unit), wrapped by the master key. Destroying a row erases what it '
+    'sealed.';
 
 CREATE TABLE command_receipts (
     command_id uuid PRIMARY KEY,
@@ -75,7 +79,9 @@ CREATE TABLE command_receipts (
     issued_at timestamptz NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-COMMENT ON TABLE command_receipts IS 'One answer per command: inbox, audit of refusals, and what GET /api/commands/{id} reads.';
+COMMENT ON TABLE command_receipts IS
+    'One answer per command: inbox, audit of refusals, and what GET /api/commands/{id} '
+    'reads.';
 
 CREATE TABLE command_attempts (
     command_id uuid PRIMARY KEY,
@@ -83,7 +89,9 @@ CREATE TABLE command_attempts (
     first_at timestamptz NOT NULL DEFAULT now(),
     last_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE command_attempts IS 'How often a redelivered command was taken up alone; only suspects of a crash stand here.';
+COMMENT ON TABLE command_attempts IS
+    'How often a redelivered command was taken up alone; only suspects of a crash stand '
+    'here.';
 
 CREATE TABLE claims (
     unit_id text NOT NULL,
@@ -92,7 +100,9 @@ CREATE TABLE claims (
     holder text NOT NULL,
     PRIMARY KEY (unit_id, kind, key)
 );
-COMMENT ON TABLE claims IS 'What is unique within a unit (MRN, open encounter): keyed hash of the value, and who holds it.';
+COMMENT ON TABLE claims IS
+    'What is unique within a unit (MRN, open encounter): keyed hash of the value, and who holds '
+    'it.';
 
 CREATE TABLE timers (
     timer_id uuid PRIMARY KEY,
@@ -101,7 +111,9 @@ CREATE TABLE timers (
     envelope jsonb NOT NULL
 );
 CREATE INDEX timers_due ON timers (partition, due_at);
-COMMENT ON TABLE timers IS 'Commands that are to be sent when their time comes; their ids make firing twice harmless.';
+COMMENT ON TABLE timers IS
+    'Commands that are to be sent when their time comes; their ids make firing twice '
+    'harmless.';
 
 CREATE TABLE workers (
     role text NOT NULL,
@@ -125,7 +137,9 @@ CREATE TABLE projection_checkpoints (
     epoch bigint NOT NULL DEFAULT 0,
     projected_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE projection_checkpoints IS 'Up to where the read tables know the log; what a unit or caller may be told of.';
+COMMENT ON TABLE projection_checkpoints IS
+    'Up to where the read tables know the log; what a unit or caller may be told '
+    'of.';
 
 CREATE TABLE stream_blocks (
     partition int NOT NULL,
@@ -135,7 +149,9 @@ CREATE TABLE stream_blocks (
     blocked_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (partition, stream)
 );
-COMMENT ON TABLE stream_blocks IS 'Streams with an unresolved dead letter: what follows is parked behind it. letters = issued so far, the first among them.';
+COMMENT ON TABLE stream_blocks IS
+    'Streams with an unresolved dead letter: what follows is parked behind it. letters = issued so far, '
+    'the first among them.';
 
 CREATE TABLE dead_letters (
     letter_id uuid PRIMARY KEY,
@@ -179,7 +195,8 @@ CREATE TABLE replay_items (
     run_id uuid NOT NULL REFERENCES replays,
     letter_id uuid NOT NULL REFERENCES dead_letters,
     ord int NOT NULL,
-    status text NOT NULL DEFAULT 'waiting' CHECK (status IN ('waiting', 'sent', 'applied', 'already-applied', 'refused', 'failed', 'skipped')),
+    status text NOT NULL DEFAULT 'waiting'
+        CHECK (status IN ('waiting', 'sent', 'applied', 'already-applied', 'refused', 'failed', 'skipped')),
     sent_at timestamptz,
     settled_at timestamptz,
     PRIMARY KEY (run_id, letter_id)
@@ -195,7 +212,9 @@ CREATE TABLE dead_letter_ledger (
     previous_hash bytea NOT NULL,
     hash bytea NOT NULL
 );
-COMMENT ON TABLE dead_letter_ledger IS 'Every act on a dead letter, append-only, each entry carrying the hash of the one before.';
+COMMENT ON TABLE dead_letter_ledger IS
+    'Every act on a dead letter, append-only, each entry carrying the hash of the one '
+    'before.';
 
 CREATE TABLE unit_sessions (
     unit_id text PRIMARY KEY,
@@ -208,7 +227,9 @@ CREATE TABLE unit_sessions (
     seen_at timestamptz NOT NULL DEFAULT now(),
     disconnected_at timestamptz
 );
-COMMENT ON TABLE unit_sessions IS 'The one session that may speak for a unit: each hello takes epoch + 1, older epochs match nothing.';
+COMMENT ON TABLE unit_sessions IS
+    'The one session that may speak for a unit: each hello takes epoch + 1, older epochs match '
+    'nothing.';
 """
 
 GRANTS = """
@@ -223,7 +244,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON workers, leases TO carespine_handlers, c
 GRANT SELECT, INSERT, UPDATE, DELETE ON stream_blocks TO carespine_handlers, carespine_desk;
 GRANT SELECT ON events, log_partitions, subject_keys TO carespine_projections, carespine_bridge;
 GRANT SELECT, UPDATE ON projection_checkpoints TO carespine_projections;
-GRANT SELECT ON projection_checkpoints TO carespine_bridge, carespine_gateway, carespine_desk, carespine_handlers;
+GRANT SELECT ON projection_checkpoints TO carespine_bridge, carespine_gateway, carespine_desk;
 GRANT SELECT ON log_partitions, leases, workers TO carespine_gateway;
 GRANT SELECT ON command_receipts TO carespine_gateway, carespine_desk, carespine_bridge;
 GRANT INSERT ON command_receipts TO carespine_desk;
@@ -233,7 +254,8 @@ GRANT SELECT, INSERT, UPDATE ON dead_letters, replays, replay_items, dead_letter
 REVOKE UPDATE ON dead_letter_ledger FROM carespine_desk;
 
 ALTER TABLE command_receipts ENABLE ROW LEVEL SECURITY;
-CREATE POLICY all_rows ON command_receipts TO carespine_handlers, carespine_desk, carespine_bridge USING (true) WITH CHECK (true);
+CREATE POLICY all_rows ON command_receipts TO carespine_handlers, carespine_desk, carespine_bridge
+    USING (true) WITH CHECK (true);
 CREATE POLICY own_unit ON command_receipts FOR SELECT TO carespine_gateway
     USING (current_setting('carespine.unit', true) IN (unit_id, '*'));
 """
@@ -251,13 +273,14 @@ def upgrade() -> None:
         op.execute(f"GRANT {role} TO CURRENT_USER")
         op.execute(f"GRANT USAGE ON SCHEMA public TO {role}")
     op.execute(SCHEMA)
-    op.execute(f"INSERT INTO installation (partitions) VALUES ({partitions:d})")
+    op.execute(f"INSERT INTO installation (partitions) VALUES ({partitions:d})")  # noqa: S608 - a number
     for partition in range(partitions):
         op.execute(f"CREATE TABLE events_p{partition:02d} PARTITION OF events FOR VALUES IN ({partition})")
     op.execute(f"INSERT INTO log_partitions (partition) SELECT generate_series(0, {partitions - 1})")
     op.execute(f"INSERT INTO projection_checkpoints (partition) SELECT generate_series(0, {partitions - 1})")
     for role in ("handlers", "projections"):
-        op.execute(f"INSERT INTO leases (role, partition) SELECT '{role}', generate_series(0, {partitions - 1})")
+        # Both are ours, not input.
+        op.execute(f"INSERT INTO leases (role, partition) SELECT '{role}', generate_series(0, {partitions - 1})")  # noqa: S608
     op.execute(GRANTS.format(all_roles=", ".join(ROLES)))
 
 
