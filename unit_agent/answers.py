@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from contracts.envelope import Json
 from contracts.ids import Department
-from unit_agent import site_record
+from unit_agent import site_queues, site_record
 from unit_agent.store import Store
 
 _DEPARTMENT: Final[TypeAdapter[str]] = TypeAdapter(Department)
@@ -39,7 +39,7 @@ def waiting_room(store: Store, body: Json, now: datetime) -> Json:
         department = _DEPARTMENT.validate_python(body.get("department"))
     except ValidationError:
         raise CannotAnswer("department_not_valid") from None
-    return site_record.waiting_room(store.db, department, now)
+    return site_queues.waiting_room(store.db, department, now)
 
 
 def patient_summary(store: Store, body: Json, now: datetime) -> Json:

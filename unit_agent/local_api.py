@@ -26,7 +26,7 @@ from starlette.routing import Route
 from contracts.envelope import Json
 from contracts.ids import Department
 from infra.telemetry.metrics import Metrics
-from unit_agent import local_commands, mailbox, outbox, site_record
+from unit_agent import local_commands, mailbox, outbox, site_queues, site_record
 from unit_agent.link_state import LinkState, Shared
 
 BODY_LIMIT: Final = 64 * 1024
@@ -122,7 +122,7 @@ class LocalApi:
         except ValidationError:
             return problem(422, "content_invalid", "A department code is letters, digits and dashes.")
         now = self._shared.state.now()
-        return JSONResponse(await self._store.run(site_record.waiting_room, self._store.db, department, now))
+        return JSONResponse(await self._store.run(site_queues.waiting_room, self._store.db, department, now))
 
     async def _submit(self, request: Request) -> Response:
         if int(request.headers.get("content-length", BODY_LIMIT + 1)) > BODY_LIMIT:

@@ -14,7 +14,7 @@ from contracts.frames import CloseCode, closing
 
 FIRST: Final = 0.5
 LONGEST: Final = 30.0
-RARELY: Final = 600.0
+RARELY: Final = 300.0
 LONGEST_TOLD: Final = 3600.0
 """However long the centre asks us to stay away."""
 STEADY: Final = 10.0

@@ -1,8 +1,8 @@
 """The agent's disk: one SQLite file in which facts, position, caches, journal and outbox change together or not at all.
 
 Knows the file, the transaction and the feed's position; each table family is its own module's (`site_record`,
-`mailbox`, `outbox`). Committed means on disk (WAL, synchronous=FULL), so an ack after the commit is honest. An auditor
-may read the file at any time; `facts` and `state` are kept stable for that.
+`site_queues`, `mailbox`, `outbox`). Committed means on disk (WAL, synchronous=FULL), so an ack after the commit is
+honest. An auditor may read the file at any time; `facts` and `state` are kept stable for that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final, ParamSpec, Self, TypeVar
 
 from contracts.frames import Facts
-from unit_agent import mailbox, outbox, site_record
+from unit_agent import mailbox, outbox, site_queues, site_record
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,6 +62,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path: Final = folder / "agent.db"
         self.path.touch(mode=0o600, exist_ok=True)
+        self._lock = _locked(folder)
         self._executor = executor
         self._turn = asyncio.Lock()
         # Each statement is one thread's at a time: `run` sees to it.
@@ -70,12 +71,12 @@ class Store:
         try:
             self._prepare(unit_id)
         except sqlite3.DatabaseError as why:
-            self.db.close()
+            self.close()
             raise StoreUnusable(
                 f"{self.path}: {why}; set the file aside and the agent starts from an empty one"
             ) from why
         except StoreUnusable:
-            self.db.close()
+            self.close()
             raise
 
     def _prepare(self, unit_id: str) -> None:
@@ -86,7 +87,7 @@ class Store:
             raise StoreUnusable(f"{self.path} was written by a newer agent; use that one")
         if version == 0:
             with self.transaction():
-                for schema in (_SCHEMA, site_record.SCHEMA, mailbox.SCHEMA, outbox.SCHEMA):
+                for schema in (_SCHEMA, site_record.SCHEMA, site_queues.SCHEMA, mailbox.SCHEMA, outbox.SCHEMA):
                     for statement in schema.split(";"):
                         self.db.execute(statement)
                 self._set("unit_id", unit_id)
@@ -107,6 +108,7 @@ class Store:
     def close(self) -> None:
         """Close the file; what was committed stays."""
         self.db.close()
+        self._lock.close()
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do a piece of work on this store in its turn, without holding up the event loop."""
@@ -162,6 +164,7 @@ class Store:
                         ),
                     )
                     site_record.learn(db, fact)
+                    site_queues.learn(db, fact)
                     mailbox.learn(db, fact, late=fact.position <= head, now=now)
                     answered += outbox.learn(db, fact)
                     applied += 1
@@ -211,3 +214,14 @@ class Store:
     def _count(self, key: str, more: int) -> None:
         if more:
             self._set(key, int(self._get(key, 0)) + more)
+
+
+def _locked(folder: Path) -> sqlite3.Connection:
+    """A lock that ends with this process, however it ends: a transaction that stays open in a file of its own."""
+    lock = sqlite3.connect(folder / "agent.lock", isolation_level=None, timeout=0, check_same_thread=False)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as why:
+        lock.close()
+        raise StoreUnusable(f"another agent uses {folder}; give each its own folder") from why
+    return lock
