@@ -37,14 +37,19 @@ def app(
     Everything is its own: services, database, processes and agents live under var/demo and are gone afterwards. The
     account is in var/demo.json too.
     """
+    from infra.api import Unreachable
     from infra.demo.clinic_day import Shape
+    from infra.demo.poison import NotAsExpected
     from infra.installation import Places
 
     base = Places.of_this_command()
     os.environ["CARESPINE_MODE"] = "development"  # it makes its own keys and rehearses a defect
     shape = Shape(units=units, patients=patients, seconds=seconds)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended politely, it takes everything with it
-    balanced = _run(Places(base.var / "demo"), base, shape, keep=keep)
+    try:
+        balanced = _run(Places(base.var / "demo"), base, shape, keep=keep)
+    except (NotAsExpected, Unreachable) as trouble:
+        fail(f"the day could not go on: {trouble}; see the processes' logs under var/demo", ExitCode.FAILED)
     if not balanced:
         fail("the account does not balance: see above, and the processes' logs under var/demo", ExitCode.FAILED)
 

@@ -86,7 +86,13 @@ class ClinicDay:
         }
 
     async def run(self) -> Account:
-        """The whole day. Ends the agents only in `end`."""
+        """The whole day; `end` stops the agents. Raises what kept it from going on, without what that brought about."""
+        try:
+            return await self._run()
+        except ExceptionGroup as group:
+            raise _first(group) from None
+
+    async def _run(self) -> Account:
         async with AsyncExitStack() as closing:
             gauges = await asyncio.to_thread(Gauges, self._network.postgres_url)
             closing.callback(gauges.close)
@@ -232,3 +238,11 @@ class ClinicDay:
             done_at_sites=self._sites.done,
             replayed=self.story.poison,
         )
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """What went wrong first of all that went wrong together."""
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
