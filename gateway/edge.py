@@ -30,7 +30,6 @@ SECURITY_HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 ]
-_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 DRAINED: Final = 8 * 1024 * 1024
@@ -41,10 +40,6 @@ class Served(Protocol):
     """Told of every answered request: route template, method, status, seconds."""
 
     def __call__(self, route: str, method: str, status: int, seconds: float) -> None: ...
-
-
-class _TooLarge(Exception):
-    """More of the body came than is allowed."""
 
 
 class Edge:
@@ -72,18 +67,14 @@ class Edge:
             await send(message)
 
         try:
-            problem = self._problem(scope, asked) if scope["method"] in _WITH_BODY else None
-            if problem is not None:
+            problem = self._problem(asked)
+            if problem is None and b"transfer-encoding" in asked.headers:
+                receive, problem = await self._whole(receive)
+            if problem is None:
+                await self._app(scope, receive, answer)
+            else:
                 await _drain(receive, asked)
                 await self._refuse(problem, asked, scope, receive, answer)
-            elif b"transfer-encoding" in asked.headers:
-                await self._app(scope, self._counting(receive), answer)
-            else:
-                await self._app(scope, receive, answer)
-        except _TooLarge:
-            if not status:
-                await _drain(receive, asked)
-                await self._refuse(self._too_large(), asked, scope, receive, answer)
         except Exception as bug:  # noqa: BLE001 - the last word: a bug becomes a 500 and a log line, never a dead server
             log.error("request_failed", template=asked.route, trace_id=asked.trace_id, **describe(bug))
             if not status:
@@ -92,7 +83,7 @@ class Edge:
         finally:
             self._served(asked.route, scope["method"], status, time.perf_counter() - started)
 
-    def _problem(self, scope: Scope, asked: Passage) -> Problem | None:
+    def _problem(self, asked: Passage) -> Problem | None:
         length = asked.headers.get(b"content-length")
         if length is not None and (not length.isdigit() or int(length) > self._body_limit):
             return self._too_large()
@@ -108,19 +99,26 @@ class Edge:
         detail = f"At most {self._body_limit} bytes are taken."
         return Problem("body_too_large", detail, headers={"Connection": "close"}, limit=self._body_limit)
 
-    def _counting(self, receive: Receive) -> Receive:
-        # Only where no length was announced: the server holds a body to its Content-Length by itself.
-        seen = 0
+    async def _whole(self, receive: Receive) -> tuple[Receive, Problem | None]:
+        """A body whose length was not announced, read as far as it is allowed to go, to be received in one piece.
 
-        async def counted() -> Message:
-            nonlocal seen
+        Where a length was announced the server holds the body to it.
+        """
+        pieces: list[bytes] = []
+        size, more = 0, True
+        while more:
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._body_limit:
-                raise _TooLarge
-            return message
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            more = message.get("more_body", False)
+            if size > self._body_limit:
+                return receive, self._too_large()
+        waiting = [{"type": "http.request", "body": b"".join(pieces), "more_body": False}]
 
-        return counted
+        async def at_once() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        return at_once, None
 
     async def _refuse(self, problem: Problem, asked: Passage, scope: Scope, receive: Receive, send: Send) -> None:
         await problem.response(instance=scope["path"], trace_id=asked.trace_id)(scope, receive, send)

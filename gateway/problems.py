@@ -63,7 +63,7 @@ CONTENT_REFUSALS: Final = frozenset(
     {"mrn_not_valid", "birth_date_in_future", "deadline_in_past", "same_department", "department_not_found"}
 )
 """Refusals that another content of the same request would not meet; the rest are about the state of things."""
-VERSION_REFUSALS: Final = frozenset({"version_conflict", "expected_version_lost"})
+VERSION_REFUSALS: Final = frozenset({"version_conflict"})
 REUSED_REFUSALS: Final = frozenset({"command_id_reused"})
 
 RETRY_AFTER: Final = {"Retry-After": "2"}

@@ -45,9 +45,11 @@ class Delivery(Model):
     """Of the unit's feed: received once it is at or beyond `queuedPosition`."""
     received: bool
     deadline: Instant
-    settled_at: Instant | None
-    code: str | None
-    late_report: str | None
+    settled_at: Instant | None = None
+    code: str | None = None
+    """Why the unit rejected it."""
+    late_report: str | None = None
+    """What the unit told after the command had expired or been called off."""
 
 
 class CommandStatus(Outcome):

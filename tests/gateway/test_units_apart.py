@@ -81,21 +81,17 @@ async def test_a_units_token_sees_only_its_own_unit_in_the_list(clinic: Clinic, 
 async def test_a_network_wide_caller_sees_all_units_or_the_one_it_names(
     anyone: httpx.AsyncClient, network: Network, clinic: Clinic, other_clinic: Clinic
 ) -> None:
-    here, there = await clinic.patient(), await other_clinic.patient()
-    name = (await clinic.patient(lastName=f"Shared{uuid4().hex[:8]}"))["id"]
-    shown = (await clinic.api.get(f"/api/patients/{name}", params={"position": here["position"]})).json()
-    await other_clinic.patient(lastName=shown["lastName"])
-    staff = network.caller(Role.STAFF)
-    last = await other_clinic.patient()
-    for position in (here["position"], there["position"], last["position"]):
-        await anyone.get("/api/units", params={"position": position}, headers=staff)
+    name, staff = f"Shared{uuid4().hex[:8]}", network.caller(Role.STAFF)
+    for one in (clinic, other_clinic):
+        patient = await one.patient(lastName=name)
+        await anyone.get("/api/units", params={"position": patient["position"]}, headers=staff)
 
-    query = {"search": shown["lastName"], "total": "true"}
+    query = {"search": name, "total": "true"}
     whole = await anyone.get("/api/patients", params=query, headers=staff)
-    one = await anyone.get("/api/patients", params={**query, "unit": clinic.unit_id}, headers=staff)
+    here = await anyone.get("/api/patients", params={**query, "unit": clinic.unit_id}, headers=staff)
 
     assert whole.json()["total"] == 2
-    assert [patient["unitId"] for patient in one.json()["items"]] == [clinic.unit_id]
+    assert [patient["unitId"] for patient in here.json()["items"]] == [clinic.unit_id]
 
 
 async def test_the_same_record_number_is_free_in_another_unit(clinic: Clinic, other_clinic: Clinic) -> None:
