@@ -280,7 +280,7 @@ def upgrade() -> None:
     op.execute(f"INSERT INTO projection_checkpoints (partition) SELECT generate_series(0, {partitions - 1})")
     for role in ("handlers", "projections"):
         # Both are ours, not input.
-        op.execute(f"INSERT INTO leases (role, partition) SELECT '{role}', generate_series(0, {partitions - 1})")  # noqa: S608
+        op.execute(f"INSERT INTO leases (role, partition) SELECT '{role}', generate_series(0, {partitions - 1})")
     op.execute(GRANTS.format(all_roles=", ".join(ROLES)))
 
 
