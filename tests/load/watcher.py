@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import Self
 
-import aiormq
 import orjson
-from aiormq.abc import DeliveredMessage
 
 from contracts import routing
 from contracts.encounter import PatientArrived
+from infra.broker.connection import BrokerConnection
+from infra.broker.consumer import Delivery, consume
+from infra.broker.private_queue import declare_private
 
 ARRIVED = PatientArrived.type_name()
 
@@ -18,7 +19,7 @@ ARRIVED = PatientArrived.type_name()
 class Watcher:
     """Counts the check-ins published so far; while `seen` is a dict it also notes when each encounter appeared."""
 
-    def __init__(self, connection: aiormq.abc.AbstractConnection) -> None:
+    def __init__(self, connection: BrokerConnection) -> None:
         self._connection = connection
         self._mark = f'"{ARRIVED}"'.encode()
         self.count = 0
@@ -28,20 +29,19 @@ class Watcher:
     @classmethod
     async def start(cls, rabbitmq_url: str) -> Self:
         """Begin to consume everything."""
-        connection = await aiormq.connect(rabbitmq_url)
+        connection = await BrokerConnection.open(rabbitmq_url, name="bench.watcher")
         watcher = cls(connection)
+        queue = await declare_private(connection, "bench.watcher")
         channel = await connection.channel()
-        queue = (await channel.queue_declare(exclusive=True)).queue
-        assert queue
-        await channel.queue_bind(queue, routing.EVENTS, "unit.#")
-        await channel.basic_consume(queue, watcher._take, no_ack=True)
+        await channel.rpc.queue_bind(queue, routing.EVENTS, "unit.#")
+        await consume(connection, queue, prefetch=0, exclusive=False, no_ack=True, on_delivery=watcher._take)
         return watcher
 
-    async def _take(self, message: DeliveredMessage) -> None:
-        self.count += message.body.count(self._mark)
+    def _take(self, delivery: Delivery) -> None:
+        self.count += delivery.body.count(self._mark)
         if self.seen is not None:
             now = time.monotonic()
-            for fact in orjson.loads(message.body)["facts"]:
+            for fact in orjson.loads(delivery.body)["facts"]:
                 if fact["type"] == ARRIVED:
                     self.seen[fact["payload"]["encounterId"]] = now
 
