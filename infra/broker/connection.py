@@ -30,6 +30,8 @@ BROKER_TROUBLE: Final = (aiormq.exceptions.AMQPError, OSError, TimeoutError, Run
 StopAsyncIteration: the connection was cut while it was being opened).
 """
 
+CLOSED_ALREADY: Final = (aiormq.exceptions.AMQPError, ConnectionError, RuntimeError)
+"""What closing something closed may raise."""
 REFUSED: Final = (
     aiormq.exceptions.AuthenticationError,
     aiormq.exceptions.ProbableAuthenticationError,
@@ -74,10 +76,14 @@ class Channel:
         self._missing = 0
         self._pieces: list[bytes] = []
         self.send = connection.send
-        rpc.closing.add_done_callback(lambda closing: self._library_closed())
+        self._gone = asyncio.Event()
+        """Set when the broker itself has no such channel any more."""
+        rpc.closing.add_done_callback(lambda closing: self.end("channel_closed"))
 
     def end(self, reason: str) -> None:
         """Stop listening. What still arrives is dropped: the broker gives it to somebody else."""
+        if reason == "connection_lost":
+            self._gone.set()
         if self.ended is None:
             self.ended = reason
             listener, self._listener = self._listener, Listener()
@@ -86,19 +92,22 @@ class Channel:
     async def close(self, reason: str = "given_back") -> None:
         """Close the channel; everything unacknowledged goes back to its queue, in order.
 
-        If the broker does not answer in time the whole connection is cut, which has the same effect.
+        Returns when the broker has closed it. If that takes too long the whole connection is cut, which has the same
+        effect.
         """
         self._connection.flush()
         self.end(reason)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self.rpc.close()
+                with suppress(*CLOSED_ALREADY):
+                    await self.rpc.close()
+                # After a cancelled request the library is done with the channel before the broker is.
+                await self._gone.wait()
         except TimeoutError:
             self._connection.abort()
-        except BROKER_TROUBLE:
-            pass  # closed already, which is what was asked for
 
-    def _library_closed(self) -> None:
+    def _broker_closed(self) -> None:
+        self._gone.set()
         self.end("channel_closed")
         self._connection.forget(self)
 
@@ -113,8 +122,8 @@ class Channel:
             if method in (wire.BASIC_DELIVER, wire.BASIC_RETURN):
                 self._method = data[start:stop]
                 return True
-            if method == wire.CHANNEL_CLOSE:
-                self.end("channel_closed")
+            if method in (wire.CHANNEL_CLOSE, wire.CHANNEL_CLOSE_OK):
+                self._broker_closed()
             elif method == wire.BASIC_CANCEL:
                 self.end("cancelled")
             return False

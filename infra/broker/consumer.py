@@ -19,7 +19,7 @@ from infra.broker import wire
 from infra.broker.connection import BROKER_TROUBLE, BrokerConnection, Channel, Listener
 from infra.broker.errors import BrokerUnavailable, ConsumerLost, ConsumerRefused
 from infra.broker.reconnect import Reconnecting
-from infra.broker.sole_consumer import claim, let_go
+from infra.broker.sole_consumer import predecessor_gone, release_lock, take_lock
 from infra.telemetry.metrics import Metrics
 
 BATCH_LIMIT: Final = 256
@@ -93,12 +93,12 @@ class Consumer(Listener):
         queue: str,
         on_delivery: OnDelivery | None = None,
         *,
-        exclusive: bool = False,
         generation: int = 0,
     ) -> None:
         self.queue: Final = queue
         self._connection = connection
-        self._exclusive = exclusive
+        self._has_lock = False
+        """Whether we are, or may be, the only one allowed to consume the queue."""
         self._first_tag: Final[int] = generation * GENERATION
         self.lost: str | None = None
         """Why it is over; None while it consumes."""
@@ -111,6 +111,20 @@ class Consumer(Listener):
     def buffered(self) -> int:
         """Messages here and not yet taken."""
         return len(self._arrived)
+
+    async def start(self, *, prefetch: int, exclusive: bool, no_ack: bool) -> None:
+        """Ask the broker for deliveries; once. Raises ConsumerRefused, and the library's errors."""
+        rpc = self.channel.rpc
+        if exclusive:
+            self._has_lock = True  # from here on: cancelled before the answer comes it may be ours
+            try:
+                await take_lock(rpc, self.queue)
+            except ConsumerRefused:
+                self._has_lock = False
+                raise
+            await predecessor_gone(rpc, self.queue)
+        await rpc.basic_qos(prefetch_count=prefetch)
+        await rpc.basic_consume(self.queue, _never, no_ack=no_ack, consumer_tag=f"carespine.{uuid4().hex}")
 
     async def take(self, limit: int = BATCH_LIMIT, *, timeout: float | None = None) -> list[Delivery]:
         """Everything that has arrived, oldest first, at most `limit`; waits for the first one.
@@ -159,8 +173,9 @@ class Consumer(Listener):
     async def give_back(self) -> None:
         """Stop, put everything unacknowledged back in its place, and let others consume the queue."""
         await self.channel.close("given_back")
-        if self._exclusive:
-            await let_go(self._connection, self.queue)
+        if self._has_lock:
+            self._has_lock = False
+            await release_lock(self._connection, self.queue)
 
     def delivered(self, method: bytes, header: bytes, body: bytes) -> None:
         delivery = Delivery(method, header, body, self._first_tag)
@@ -203,29 +218,19 @@ async def consume(
     """Start consuming on a channel of its own; `exclusive`: as the only one. Raises ConsumerRefused or
     BrokerUnavailable.
     """
-    consumer = Consumer(connection, queue, on_delivery, exclusive=exclusive, generation=generation)
+    consumer = Consumer(connection, queue, on_delivery, generation=generation)
     consumer.channel = await connection.channel(consumer)
-    rpc = consumer.channel.rpc
     try:
         async with asyncio.timeout(START_TIMEOUT):
-            if exclusive:
-                await claim(rpc, queue)
-            await rpc.basic_qos(prefetch_count=prefetch)
-            await rpc.basic_consume(queue, _never, no_ack=no_ack, consumer_tag=f"carespine.{uuid4().hex}")
-    except (aiormq.exceptions.ChannelAccessRefused, aiormq.exceptions.ChannelLockedResource):
-        raise ConsumerRefused(queue, "exclusive") from None
-    except aiormq.exceptions.ChannelNotFoundEntity:
-        if exclusive:
-            await let_go(connection, queue)
-        raise ConsumerRefused(queue, "missing") from None
-    except ConsumerRefused:
-        await consumer.channel.close("channel_closed")
+            await consumer.start(prefetch=prefetch, exclusive=exclusive, no_ack=no_ack)
+    except BaseException as trouble:
+        # Cancelled in the middle it may consume all the same: shielded, so that nobody is left consuming unseen.
+        await asyncio.shield(consumer.give_back())
+        if isinstance(trouble, aiormq.exceptions.ChannelNotFoundEntity):
+            raise ConsumerRefused(queue, "missing") from None
+        if isinstance(trouble, BROKER_TROUBLE):
+            raise BrokerUnavailable("timeout" if isinstance(trouble, TimeoutError) else "lost") from trouble
         raise
-    except BROKER_TROUBLE as trouble:
-        await consumer.channel.close("channel_closed")
-        if exclusive:
-            await let_go(connection, queue)
-        raise BrokerUnavailable("timeout" if isinstance(trouble, TimeoutError) else "lost") from trouble
     return consumer
 
 
@@ -244,6 +249,7 @@ class ConsumingConnection(Reconnecting):
             metrics.consumers_expected.labels(kind).set_function(lambda: self.expected)
             metrics.consumers_actual.labels(kind).set_function(lambda: self.actual)
         self._generation = 0
+        self._starting: set[str] = set()
         self._consumers: dict[str, Consumer | None] = {}
         """By queue wanted; None or a lost one: wanted, and nobody consumes it."""
 
@@ -282,16 +288,26 @@ class ConsumingConnection(Reconnecting):
         self._consumers.setdefault(queue, None)
         if self._connection is None:
             raise BrokerUnavailable("not_connected")
+        former = self._consumers[queue]
+        if queue in self._starting or (former is not None and former.lost is None):
+            raise ConsumerRefused(queue, "exclusive")
         self._generation += 1
-        consumer = await consume(
-            self._connection,
-            queue,
-            prefetch=prefetch,
-            exclusive=exclusive,
-            no_ack=no_ack,
-            on_delivery=on_delivery,
-            generation=self._generation,
-        )
+        self._starting.add(queue)
+        try:
+            consumer = await consume(
+                self._connection,
+                queue,
+                prefetch=prefetch,
+                exclusive=exclusive,
+                no_ack=no_ack,
+                on_delivery=on_delivery,
+                generation=self._generation,
+            )
+        finally:
+            self._starting.discard(queue)
+        if queue not in self._consumers:  # released meanwhile
+            await consumer.give_back()
+            raise ConsumerLost(queue, "given_back")
         self._consumers[queue] = consumer
         return consumer
 

@@ -9,7 +9,6 @@ connection, and then waits until the queue counts no consumer any more.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Final
 
 import aiormq
@@ -28,16 +27,19 @@ def lock_of(queue: str) -> str:
     return f"{queue}.owner"
 
 
-async def claim(rpc: aiormq.abc.AbstractChannel, queue: str) -> None:
-    """Become the only one who may consume `queue`, once nobody does. Raises ConsumerRefused, and the library's errors.
+async def take_lock(rpc: aiormq.abc.AbstractChannel, queue: str) -> None:
+    """Become the only one who may consume `queue`. Raises ConsumerRefused, and the library's errors.
 
-    The lock belongs to the connection: a second claim on the same one succeeds, so its consumers are its owner's
-    business.
+    The lock belongs to the connection: asked for twice on the same one it is granted twice.
     """
     try:
         await rpc.queue_declare(lock_of(queue), exclusive=True)
     except aiormq.exceptions.ChannelLockedResource:
         raise ConsumerRefused(queue, "exclusive") from None
+
+
+async def predecessor_gone(rpc: aiormq.abc.AbstractChannel, queue: str) -> None:
+    """Wait until nobody consumes `queue`: then everything is back in its place. Raises ConsumerRefused in the end."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + PREDECESSOR_TIMEOUT
     while clock() < deadline:
@@ -46,16 +48,17 @@ async def claim(rpc: aiormq.abc.AbstractChannel, queue: str) -> None:
         if not found.consumer_count and clock() - asked < LIKELY_GUESSED:
             return
         await asyncio.sleep(PAUSE)
-    await rpc.queue_delete(lock_of(queue))
     raise ConsumerRefused(queue, "exclusive")
 
 
-async def let_go(connection: BrokerConnection, queue: str) -> None:
-    """Let others consume `queue`. Nothing to do where the connection is lost: the lock went with it."""
+async def release_lock(connection: BrokerConnection, queue: str) -> None:
+    """Let others consume `queue`. Where the connection is lost, or has to be cut, the lock goes with it."""
     if connection.lost.is_set():
         return
-    with suppress(*BROKER_TROUBLE, BrokerUnavailable):
+    try:
         async with asyncio.timeout(OPEN_TIMEOUT):
             channel = await connection.channel()
             await channel.rpc.queue_delete(lock_of(queue))
             await channel.close()
+    except (*BROKER_TROUBLE, BrokerUnavailable):
+        connection.abort()

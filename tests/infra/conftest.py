@@ -44,7 +44,7 @@ async def rpc(rabbitmq: str) -> AsyncIterator[aiormq.abc.AbstractChannel]:
 async def line(rpc: aiormq.abc.AbstractChannel) -> AsyncIterator[Line]:
     """A fresh quorum queue."""
     name = f"test.{secrets.token_hex(6)}"
-    arguments: dict[str, object] = {"x-queue-type": "quorum", "x-delivery-limit": 64}
+    arguments: dict[str, object] = {"x-queue-type": "quorum", "x-delivery-limit": 10_000}
     await rpc.queue_declare(name, durable=True, arguments=arguments)  # type: ignore[arg-type]  # field values
     await rpc.queue_bind(name, EXCHANGE, name)
     yield Line(rpc, name)

@@ -181,6 +181,38 @@ async def test_an_impatient_successor_never_overtakes_what_its_predecessor_held(
                 assert numbers(await taken(successor, 20)) == list(range(20))
 
 
+async def test_a_consumer_given_up_while_it_starts_does_not_go_on_unseen(
+    rabbitmq: str, publisher: Publisher, consuming: ConsumingConnection, line: Line
+) -> None:
+    await publish_numbers(publisher, line, range(20))
+    async with ConsumingConnection(rabbitmq, name="test.other") as other:
+        await other.until_up()
+        for turns in range(60):
+            starting = asyncio.create_task(consuming.consume(line.queue))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await consuming.release(line.queue)
+            successor = await _as_soon_as_allowed(other, line)
+            assert numbers(await taken(successor, 20)) == list(range(20))
+            await other.release(line.queue)
+
+
+async def test_one_process_does_not_consume_a_queue_twice(
+    publisher: Publisher, consuming: ConsumingConnection, line: Line
+) -> None:
+    starting = [asyncio.create_task(consuming.consume(line.queue)) for _ in range(3)]
+    results = await asyncio.gather(*starting, return_exceptions=True)
+    assert [type(result) for result in results] == [Consumer, ConsumerRefused, ConsumerRefused]
+    with pytest.raises(ConsumerRefused):
+        await consuming.consume(line.queue)
+    await publish_numbers(publisher, line, range(3))
+    consumer = results[0]
+    assert isinstance(consumer, Consumer)
+    assert numbers(await taken(consumer, 3)) == [0, 1, 2]
+
+
 async def test_a_consumer_notices_that_its_queue_is_deleted(consuming: ConsumingConnection, line: Line) -> None:
     consumer = await consuming.consume(line.queue)
     waiting = asyncio.create_task(consumer.take())
