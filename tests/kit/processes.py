@@ -156,9 +156,9 @@ class Installation:
 
 
 @contextmanager
-def installation(postgres_url: str, rabbitmq_url: str, folder: Path) -> Iterator[Installation]:
-    """An installation whose processes end with the block."""
-    installed = Installation(postgres_url, rabbitmq_url, folder)
+def installation(postgres_url: str, rabbitmq_url: str, folder: Path, **extra: str) -> Iterator[Installation]:
+    """An installation whose processes end with the block; `extra` is environment for all of them."""
+    installed = Installation(postgres_url, rabbitmq_url, folder, extra)
     try:
         yield installed
     finally:
