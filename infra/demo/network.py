@@ -31,6 +31,7 @@ from infra.services.launcher import Services, ensure_services
 DEFECT = "CARESPINE_REHEARSE_DEFECT"
 """Environment variable that makes a handler in development mode fail at one type of command."""
 READY_DEADLINE = 90.0
+PREFIX = "demo_"
 TOKEN_SECONDS = 24 * 3600
 
 
@@ -45,7 +46,7 @@ class Network:
         self._services: Services | None = None
         self._defect = defect
         self._say = say
-        self._name = f"demo_{secrets.token_hex(4)}"
+        self._name = f"{PREFIX}{secrets.token_hex(4)}"
 
     def __enter__(self) -> Self:
         try:
@@ -100,6 +101,8 @@ class Network:
         running.stop(self.places)  # what a demo that was killed left behind
         self._services = services = ensure_services(self.places.var, say=self._say)
         self._say(f"Postgres ({services.postgres_origin}) and RabbitMQ ({services.rabbitmq_origin}) answer")
+        if services.postgres:  # ours: what a demo that was killed left behind is nobody's
+            _drop_databases(services.postgres_url)
         self.postgres_url = _fresh_database(services.postgres_url, self._name)
         rabbitmq_url = services.rabbitmq_url
         if services.management_url:
@@ -118,11 +121,8 @@ class Network:
             return
         if self._services.management_url:
             virtual_hosts.delete(self._services.management_url, self._name)
-        with (
-            contextlib.suppress(psycopg.OperationalError),
-            psycopg.connect(self._services.postgres_url, autocommit=True) as server,
-        ):
-            server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(self._name)))
+        with contextlib.suppress(psycopg.OperationalError):
+            _drop_databases(self._services.postgres_url, self._name)
         self._services.stop()
 
 
@@ -140,6 +140,14 @@ def _with_environment(plan: Plan, name: str, value: str | None) -> Plan:
         for program in plan.programs
     ]
     return replace(plan, programs=programs)
+
+
+def _drop_databases(postgres_url: str, name: str | None = None) -> None:
+    """Drop the database of that name, or of every demo there ever was, whoever is still connected."""
+    with psycopg.connect(postgres_url, autocommit=True) as server:
+        found = server.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", (name or PREFIX,))
+        for (database,) in found.fetchall():
+            server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
 
 
 def _fresh_database(postgres_url: str, name: str) -> str:
