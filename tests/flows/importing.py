@@ -80,10 +80,10 @@ class Network:
 
 
 @asynccontextmanager
-async def network(installed: Installation, folder: Path) -> AsyncIterator[Network]:
-    """The processes an import needs, ready."""
+async def network(installed: Installation, folder: Path, **for_handlers: str) -> AsyncIterator[Network]:
+    """The processes an import needs, ready; `for_handlers` is environment that only the handlers get."""
     gateway = installed.start("gateway")
-    others = [installed.start("command_handlers"), installed.start("projections")]
+    others = [installed.start("command_handlers", **for_handlers), installed.start("projections")]
     for process in (gateway, *others):
         await process.ready(within=60)
     yield Network(installed, gateway, folder)
