@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 START_TIMEOUT: Final = 10.0
 GRACE_SECONDS: Final = 10
@@ -55,6 +56,7 @@ async def serving(
             "log_config": None,
             "access_log": False,
             "server_header": False,
+            "http": _OneWrite,
             "timeout_graceful_shutdown": grace,
             **options,
         },
@@ -71,6 +73,42 @@ async def serving(
             await asyncio.wait((running,), timeout=grace + 1)
             running.cancel()
             listener.close()
+
+
+class _Gathered:
+    """A transport whose writes of one turn of the loop leave together."""
+
+    __slots__ = ("_loop", "_parts", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:  # Any: whatever else a transport has
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        if self._parts:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._transport.write(data)
+
+
+class _OneWrite(HttpToolsProtocol):
+    """uvicorn's protocol, an answer's head and body in one system call (and one packet) instead of two."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(_Gathered(transport, self.loop))  # type: ignore[arg-type]  # all it uses of a transport
 
 
 class _Server(uvicorn.Server):
