@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ import aiormq
 import structlog
 
 from contracts import routing
+from infra.broker import wire
 from infra.broker.connection import BROKER_TROUBLE, BrokerConnection
 from infra.broker.errors import BrokerUnavailable
 from infra.broker.reconnect import Backoff
@@ -31,6 +33,8 @@ DELIVERY_LIMIT_KEY: Final = "commands.delivery_limit"
 LIVE_CALLS: Final = "unit.*.call.#"
 OLDEST_VERSION: Final = (3, 10)
 DECLARE_TIMEOUT: Final = 60.0
+ALARM_TIMEOUT: Final = 2.0
+NOBODY: Final = "carespine.doctor.nobody"
 
 Question = Callable[[aiormq.abc.AbstractChannel], Awaitable[object]]
 
@@ -105,7 +109,7 @@ async def check(url: str, *, partitions: int = 16) -> list[Finding]:
         findings = [
             _ok("rabbitmq.connect", "connected"),
             _version(connection.broker_version),
-            _alarm(connection.blocked),
+            await _alarm(url),
         ]
         wanted = topology(partitions)
         for exchange in wanted.exchanges:
@@ -173,15 +177,25 @@ def _version(version: str) -> Finding:
     )
 
 
-def _alarm(blocked: bool) -> Finding:
-    if not blocked:
-        return _ok("rabbitmq.alarms", "none")
-    return _failed(
-        "rabbitmq.alarms",
-        seen="publishers are blocked",
-        expected="no memory or disk alarm",
-        remedy="free disk space or memory on the broker's machine; `rabbitmq-diagnostics alarms` names the alarm",
-    )
+async def _alarm(url: str) -> Finding:
+    # A broker short of memory or disk lets everybody in, and stops reading from whoever publishes: so a connection of
+    # its own publishes a message to nobody and asks whether it is still heard.
+    seen = "no answer after publishing"
+    with suppress(BrokerUnavailable, TimeoutError):
+        connection = await BrokerConnection.open(url, name="carespine.doctor.alarm")
+        try:
+            channel = await connection.channel()
+            nothing = wire.publish(channel.number, "", NOBODY, b"", message_id=None, frame_max=4096, mandatory=False)
+            channel.send(nothing)
+            async with asyncio.timeout(ALARM_TIMEOUT):
+                await connection.channel()
+            return _ok("rabbitmq.alarms", "none")
+        finally:
+            if connection.blocked:
+                seen = "publishers are blocked"
+            connection.abort()
+    remedy = "free disk space or memory on the broker's machine; `rabbitmq-diagnostics alarms` names the alarm"
+    return _failed("rabbitmq.alarms", seen=seen, expected="no memory or disk alarm", remedy=remedy)
 
 
 async def _exchange(connection: BrokerConnection, name: str) -> Finding:

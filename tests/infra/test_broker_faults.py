@@ -20,7 +20,7 @@ from infra.broker.errors import BrokerUnavailable, ConsumerLost, ConsumerRefused
 from infra.broker.inbox import Inbox
 from infra.broker.publisher import Publisher
 from infra.broker.replies import ReplyBox
-from infra.broker.topology import declare
+from infra.broker.topology import check, declare
 from infra.services.launcher import Services
 from infra.services.rabbitmq import PrivateRabbitMQ
 from infra.services.rabbitmq_files import find_server_files, user_cache
@@ -154,6 +154,8 @@ async def test_a_broker_short_of_memory_takes_no_publishes_and_says_so_at_once(
             assert "blocks publishers" in (publisher.ready() or "")
             with pytest.raises(BrokerUnavailable):
                 publisher.publish_nowait("", queue, b"")
+            alarm = next(found for found in await check(url, partitions=1) if found.id == "rabbitmq.alarms")
+            assert (alarm.state, alarm.seen) == ("failed", "publishers are blocked")
         finally:
             await asyncio.to_thread(rabbitmqctl, server, "set_vm_memory_high_watermark", "0.4")
         await eventually(lambda: publisher.ready() is None)
