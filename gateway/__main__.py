@@ -6,6 +6,7 @@ from gateway.app import Parts, application
 from gateway.asking import Questions
 from gateway.callers import Callers
 from gateway.calls import Calls
+from gateway.installation import Partitioning
 from gateway.intake import Intake
 from gateway.measures import Measures
 from gateway.positions import Positions
@@ -45,6 +46,9 @@ async def main(process: Process) -> None:
     process.ready.check("replies", replies.ready)
 
     partitions = settings.work.partitions
+    partitioning = Partitioning(reading, partitions)
+    process.ready.check("partitions", partitioning.trouble)
+    process.tasks.create_task(partitioning.look(), name="partitioning")
     app = application(
         Parts(
             callers=callers,

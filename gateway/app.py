@@ -27,7 +27,7 @@ from gateway.intake import Intake
 from gateway.measures import Measures
 from gateway.openapi import command_answers, describe, json_body, path_parameters
 from gateway.passage import passage
-from gateway.problems import KINDS, Kind, Problem, invalid, trouble
+from gateway.problems import KINDS, Kind, Problem, bug, invalid, trouble
 from gateway.routes import commands as command_status
 from gateway.routes import dead_letters, encounters, operations, patients, queues, units
 from gateway.routes.dead_letters import Desk
@@ -54,6 +54,14 @@ class Parts:
 def application(parts: Parts) -> ASGIApp:
     """The gateway as an ASGI application."""
     app = FastAPI(
+        # Of its own accord it would put query strings and messages of validation failures into spans and logs.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -82,6 +90,7 @@ def application(parts: Parts) -> ASGIApp:
         (RequestValidationError, _invalid),
         (HTTPException, Lost(document)),
         (ClientDisconnect, _gone),
+        (Exception, _bug),
     ):
         app.add_exception_handler(kind, handler)
     hot = {(row.method, row.path): take(row, parts.callers, parts.intake) for row in commands.HOT}
@@ -164,6 +173,10 @@ class Lost:
             case status:
                 kind = Kind(status, KINDS["bad_request"].title)
                 return _answer(request, Problem("bad_request", "The request cannot be read.", kind=kind))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return _answer(request, bug())  # the edge notes it
 
 
 async def _gone(request: Request, error: Exception) -> Response:

@@ -23,7 +23,7 @@ from gateway.answers import JSON
 from gateway.callers import Callers, allow, one_unit, unit_for, unit_named
 from gateway.passage import passage
 from gateway.positions import Position, Positions, position_named
-from gateway.problems import Problem
+from gateway.problems import RETRY_AFTER, Problem
 from infra.database import Connection, Pool, connected
 from projections.questions import CursorNotValid, Page
 
@@ -66,7 +66,7 @@ class Asking:
         if self.position is not None:
             await self._positions.reach(self.position)
         try:
-            async with connected(self._pool) as connection, connection.transaction():
+            async with connected(self._pool) as connection, _in_time(), connection.transaction():
                 await connection.execute(
                     "SELECT set_config('transaction_read_only', 'on', true), set_config('carespine.unit', %s, true), "
                     "set_config('statement_timeout', %s, true)",
@@ -75,8 +75,16 @@ class Asking:
                 yield connection
         except CursorNotValid:
             raise Problem("cursor_invalid", "Start again from the first page.") from None
-        except psycopg.errors.QueryCanceled:
-            raise Problem("database_unavailable", "The question took too long; narrow it.") from None
+
+
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    # Inside `connected`, for which a cancelled statement is one more kind of an unreachable database.
+    try:
+        yield
+    except psycopg.errors.QueryCanceled:
+        detail = f"It took more than {STATEMENT_TIMEOUT_MS // 1000} s; narrow the question or ask again."
+        raise Problem("question_too_slow", detail, headers=RETRY_AFTER) from None
 
 
 class Questions:

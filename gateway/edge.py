@@ -15,7 +15,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.passage import KEY, Passage, passage_of
-from gateway.problems import Problem
+from gateway.problems import Problem, bug
 from infra.telemetry.logs import describe
 
 log = structlog.get_logger(__name__)
@@ -75,11 +75,10 @@ class Edge:
             else:
                 await _drain(receive, asked)
                 await self._refuse(problem, asked, scope, receive, answer)
-        except Exception as bug:  # noqa: BLE001 - the last word: a bug becomes a 500 and a log line, never a dead server
-            log.error("request_failed", template=asked.route, trace_id=asked.trace_id, **describe(bug))
+        except Exception as error:  # noqa: BLE001 - the last word: a bug becomes a 500 and a log line, never a dead server
+            log.error("request_failed", template=asked.route, trace_id=asked.trace_id, **describe(error))
             if not status:
-                detail = "It has been noted; quote the traceId when you report it."
-                await self._refuse(Problem("internal_error", detail), asked, scope, receive, answer)
+                await self._refuse(bug(), asked, scope, receive, answer)
         finally:
             self._served(asked.route, scope["method"], status, time.perf_counter() - started)
 

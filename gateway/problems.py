@@ -54,6 +54,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "unit_call_failed": Kind(502, "The unit could not answer the call"),
     "broker_unavailable": Kind(503, "Commands cannot be taken right now"),
     "database_unavailable": Kind(503, "Questions cannot be answered right now"),
+    "question_too_slow": Kind(503, "The question takes too long"),
     "read_model_behind": Kind(503, "The read model does not know that position yet"),
     "unit_not_connected": Kind(503, "The unit is not connected"),
     "unit_call_timeout": Kind(504, "The unit did not answer in time"),
@@ -150,6 +151,11 @@ def trouble(error: BrokerUnavailable | DatabaseUnavailable) -> Problem:
         "Nothing is lost if you repeat the request with the same Idempotency-Key in a moment.",
         headers=RETRY_AFTER,
     )
+
+
+def bug() -> Problem:
+    """Something is wrong in this program; what, is in its log."""
+    return Problem("internal_error", "It has been noted; quote the traceId when you report it.")
 
 
 def unauthenticated(code: str, detail: str) -> Problem:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
 
 import httpx
+import structlog
 
+from contracts.identity import Role
+from gateway.app import Parts, application
+from gateway.asking import Questions
+from gateway.callers import Callers
+from gateway.measures import Measures
+from gateway.routes.dead_letters import Desk
+from infra.telemetry.metrics import Metrics
+from infra.tokens import Verifier, generate_key_pair, mint
 from tests.gateway.conftest import Clinic, Network, person, problem
 
 SECURITY = {
@@ -80,6 +91,43 @@ async def test_metrics_count_by_template_and_never_by_unit_or_patient(
     assert 'carespine_auth_failures_total{reason="missing"}' in text
     for hidden in (clinic.unit_id, patient["id"], "Quillfeather", "BREW", "coffee"):
         assert hidden not in text
+
+
+async def test_a_bug_is_a_problem_and_a_log_line_that_quotes_nothing() -> None:
+    private, public = generate_key_pair()
+    measures = Measures(Metrics())
+    callers = Callers(Verifier(public))
+
+    class Defective:
+        def __getattr__(self, name: str) -> NoReturn:
+            raise RuntimeError("Quillfeather was here")
+
+    broken: Any = Defective()  # Any: stands for whatever is asked of it
+    app = application(
+        Parts(
+            callers=callers,
+            intake=broken,
+            calls=broken,
+            questions=Questions(callers, broken, broken, partitions=16),
+            desk=Desk(callers, broken, None),
+            measures=measures,
+            body_limit=1000,
+            version="0",
+            health=[],
+        )
+    )
+    headers = {"Authorization": f"Bearer {mint(private, role=Role.STAFF, unit='clinic-1')}"}
+    transport = httpx.ASGITransport(app=app)
+    with structlog.testing.capture_logs() as lines:
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as client:
+            hot = await client.post("/api/patients", json=person())
+            cold = await client.post("/api/units", json={"name": "x"})
+            question = await client.get("/api/patients")
+
+    for answer in (hot, cold, question):
+        assert "Quillfeather" not in json.dumps(problem(answer, 500, "internal_error"))
+    assert [line["event"] for line in lines] == ["request_failed"] * 3
+    assert "Quillfeather" not in str(lines)
 
 
 async def test_what_is_not_ours_is_refused_as_a_problem(anyone: httpx.AsyncClient) -> None:

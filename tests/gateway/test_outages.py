@@ -136,6 +136,23 @@ async def test_without_handlers_a_caller_is_told_it_is_pending_and_the_command_w
     assert found["status"] == "accepted"
 
 
+async def test_a_gateway_that_cuts_units_differently_is_not_ready(network: Network) -> None:
+    gateway = network.installed.start("gateway", name=f"gateway-{uuid4().hex[:6]}", CARESPINE_PARTITIONS="8")
+    try:
+        async with httpx.AsyncClient(base_url=gateway.health_url) as client:
+
+            async def failing() -> bool:
+                try:
+                    answer = await client.get("/health/ready", params={"verbose": ""})
+                except httpx.TransportError:
+                    return False
+                return answer.status_code == 503 and "partitions" in answer.json()["failing"]
+
+            await eventually(failing, within=20)
+    finally:
+        gateway.stop()
+
+
 async def test_told_to_stop_a_gateway_finishes_and_leaves(network: Network, clinic: Clinic) -> None:
     async with another_gateway(network) as (gateway, client):
         assert (await client.post("/api/patients", json=person(unitId=clinic.unit_id))).status_code == 201
