@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final, TypeVar
@@ -29,6 +30,8 @@ LOOK_AGAIN: Final = 5.0
 """Seconds after which the journal is looked at although nobody said that there is something new."""
 
 T = TypeVar("T")
+
+DISK_PAUSE: Final = 5.0
 
 log = structlog.get_logger()
 
@@ -52,7 +55,17 @@ class Execution:
         self._look.set()
 
     async def serve(self) -> None:
-        """Execute until cancelled; first clear up what an earlier life of this agent left in doubt."""
+        """Execute until cancelled. A disk that cannot be written stops everything; then it begins as after a crash."""
+        while True:
+            try:
+                await self._serve()
+            except* sqlite3.Error as trouble:
+                log.critical("journal_unusable", error_type=type(trouble.exceptions[0]).__name__)
+            self._busy.clear()
+            await asyncio.sleep(DISK_PAUSE)
+
+    async def _serve(self) -> None:
+        """Clear up what an earlier life of this agent left in doubt, then execute what comes."""
         async with asyncio.TaskGroup() as group:
             for order in await self._store.run(mailbox.interrupted, self._store.db):
                 self._start(group, order, resumed=True)

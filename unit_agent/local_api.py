@@ -197,6 +197,7 @@ def link_report(state: LinkState) -> Json:
 
 def write_address(folder: Path, url: str, pid: int) -> None:
     """Where the site's software finds this API: `<data>/local-api.json`."""
-    path = folder / "local-api.json"
-    path.touch(mode=0o600)
-    path.write_text(json.dumps({"url": url, "pid": pid, "tokenFile": str(folder / "local-token")}), encoding="utf-8")
+    draft = folder / "local-api.json.new"
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps({"url": url, "pid": pid, "tokenFile": str(folder / "local-token")}), encoding="utf-8")
+    draft.replace(folder / "local-api.json")

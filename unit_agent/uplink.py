@@ -6,12 +6,9 @@ When to come back is `unit_agent.reconnect`'s; what happens on a connection `uni
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import random
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Final
 
 import structlog
 from websockets.asyncio.client import connect
@@ -19,6 +16,7 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
 from contracts.frames import MAX_FRAME_DOWN_BYTES, SUBPROTOCOL
+from unit_agent.addresses import is_loopback
 from unit_agent.connection import Connection
 from unit_agent.credential import Credential, CredentialUnusable
 from unit_agent.link_state import Shared
@@ -70,7 +68,7 @@ class Uplink:
                 ping_interval=KEEPALIVE,
                 ping_timeout=KEEPALIVE,
                 user_agent_header=f"carespine-unit-agent/{self._shared.version}",
-                **_proxy(self._url),
+                proxy=None if is_loopback(self._url) else True,
             )
         except CredentialUnusable:
             return Ended("credential_unusable", http_status=401)
@@ -84,11 +82,3 @@ class Uplink:
             return await Connection(socket, self._shared).run()
         finally:
             await socket.close()
-
-
-def _proxy(url: str) -> dict[str, Any]:  # Any: an argument of `connect`
-    """A proxy of the environment is honoured, but never for our own machine."""
-    host = urlsplit(url).hostname or ""
-    with suppress(ValueError):
-        return {"proxy": None} if ipaddress.ip_address(host).is_loopback else {}
-    return {"proxy": None} if host == "localhost" else {}

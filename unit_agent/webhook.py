@@ -8,6 +8,7 @@ from typing import Final
 import httpx
 
 from contracts.envelope import Json
+from unit_agent.addresses import is_loopback
 from unit_agent.connectors import Declined, Done, NotDone, Unsure
 from unit_agent.mailbox import Order
 
@@ -28,7 +29,8 @@ class Webhook:
 
     def __init__(self, url: str, *, timeout: float = 30.0) -> None:
         self._url = url.rstrip("/")
-        self._client = httpx.AsyncClient(timeout=timeout, limits=httpx.Limits(max_connections=8))
+        limits = httpx.Limits(max_connections=8)
+        self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=not is_loopback(url))
 
     async def close(self) -> None:
         """Let go of the connections."""

@@ -66,7 +66,7 @@ async def main(process: Process) -> None:
     start(sessions.keep_opening(), name="hellos")
     start(sessions.keep_writing(lambda: {link.unit_id: link.epoch for link in links}), name="sessions")
     start(catch_up.sweep(), name="sweep")
-    start(look_after(links), name="upkeep")
+    start(look_after(links, metrics), name="upkeep")
     for number in range(READERS):
         start(catch_up.read(), name=f"reader-{number}")
 

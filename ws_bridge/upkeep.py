@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from contracts.frames import CloseCode
+from infra.telemetry.metrics import Metrics
 from ws_bridge.link import Link
 from ws_bridge.links import Links
 from ws_bridge.server import jittered
@@ -27,11 +28,14 @@ SHORTEST_SPREAD: Final = 1.0
 log = structlog.get_logger()
 
 
-async def look_after(links: Links) -> None:
-    """End links that are stuck or whose token has expired, until cancelled."""
+async def look_after(links: Links, metrics: Metrics) -> None:
+    """End links that are stuck or whose token has expired, and count the others, until cancelled."""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         now = time.time()
+        behind = sum(link.session.feed.is_behind for link in links)
+        metrics.units.labels("catching_up").set(behind)
+        metrics.units.labels("connected").set(len(links) - behind)
         for link in links:
             if link.is_stuck():
                 link.end(CloseCode.TOO_SLOW, "facts were not acknowledged in time")

@@ -14,6 +14,7 @@ from contracts.envelope import CommandEnvelope
 from contracts.ids import keyed_command_id
 from contracts.live_call import LiveAnswer
 from infra.broker.replies import ReplyBox
+from tests.kit.commands import new_id
 from tests.kit.processes import Started
 from tests.kit.waiting import eventually
 from tests.unit_agent.conftest import Agent, NewAgent
@@ -160,8 +161,9 @@ async def test_a_live_call_is_answered_from_the_agent_s_own_disk(
 
         async def asked(name: str, body: dict[str, object]) -> LiveAnswer:
             assert box.queue is not None
-            call_id = await centre.call(UNIT, name, body, box.queue)
+            call_id = new_id()
             with box.expect(str(call_id)) as answer:
+                await centre.call(UNIT, name, body, box.queue, call_id=call_id)
                 async with asyncio.timeout(5):
                     return LiveAnswer.model_validate_json(await answer)
 

@@ -225,3 +225,23 @@ async def test_one_person_s_commands_keep_their_order_while_others_go_ahead(stor
         site.hold.set()
         await ends(store, second.unit_command_id, "applied", None)
     assert site.done[2] == str(second.unit_command_id)
+
+
+async def test_a_full_disk_stops_execution_until_there_is_room_and_then_nothing_is_done_twice(
+    store: Store, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unit_agent.execution.DISK_PAUSE", 0.1)
+    site.hold.clear()
+    site.knows = {"applied": True, "result": {"room": "4"}}
+    command = soon()
+    arrives(store, command)
+    async with executing(store, site):
+        await eventually(lambda: site.done, what="the site is asked to do it")
+        [(pages,)] = store.db.execute("PRAGMA page_count").fetchall()
+        store.db.execute(f"PRAGMA max_page_count = {pages}")
+        site.answers = [(200, {"note": "x" * 50_000})]  # more than there is room for
+        site.hold.set()
+        await eventually(lambda: site.asked, what="it begins as after a crash")
+        store.db.execute("PRAGMA max_page_count = 1000000")
+        await ends(store, command.unit_command_id, "applied", None)
+    assert len(site.done) == 1

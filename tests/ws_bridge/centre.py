@@ -75,11 +75,18 @@ class Centre:
             self.publisher.publish_nowait(EVENTS, feed_key(unit_id), batch.to_json(after))
 
     async def call(
-        self, unit_id: str, name: str, body: dict[str, object], reply_to: str, *, seconds: float = 5
+        self,
+        unit_id: str,
+        name: str,
+        body: dict[str, object],
+        reply_to: str,
+        *,
+        seconds: float = 5,
+        call_id: UUID | None = None,
     ) -> UUID:
         """A live call, as the gateway publishes it. Raises Unroutable when no bridge holds the unit."""
         deadline = datetime.now(UTC) + timedelta(seconds=seconds)
-        call = LiveCall(call_id=new_id(), unit_id=unit_id, name=name, body=body, deadline=deadline)
+        call = LiveCall(call_id=call_id or new_id(), unit_id=unit_id, name=name, body=body, deadline=deadline)
         await self.publisher.publish(
             COMMANDS, call_key(unit_id, name), call.to_json(), message_id=str(call.call_id), persistent=False,
             correlation_id=str(call.call_id), reply_to=reply_to,

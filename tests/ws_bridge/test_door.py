@@ -72,26 +72,20 @@ async def test_a_unit_s_token_opens_no_other_unit_s_link(bridge: Started, bridge
     assert await cursor.fetchone() == (0,)
 
 
-@pytest.mark.parametrize(
-    ("status", "expected", "comes_back"),
-    [
-        (None, CloseCode.UNIT_NOT_FOUND, False),
-        ("retired", CloseCode.UNIT_NOT_FOUND, False),
-        ("suspended", CloseCode.UNIT_SUSPENDED, True),
-    ],
-)
-async def test_a_unit_that_is_not_served_is_told_so(
-    bridge: Started, bridges: Bridges, centre: Centre, status: str | None, expected: CloseCode, comes_back: bool
-) -> None:
-    if status is not None:
-        await centre.unit(UNIT, status=status)
-    async with linked(url_of(bridge), UNIT, bridges.token(UNIT)) as unit:
-        await unit.say(Hello(unit_id=UNIT, position=0, agent_version="test"))
-        bye, code = await unit.closed()
-    assert code == expected
-    assert bye is not None
-    assert (bye.retry_after_seconds is not None) is comes_back
-    assert CLOSINGS[expected].may_reconnect is comes_back
+async def test_a_unit_that_is_not_served_is_told_so(bridge: Started, bridges: Bridges, centre: Centre) -> None:
+    await centre.unit("retired", status="retired")
+    await centre.unit("suspended", status="suspended")
+    for unit_id, expected in [
+        ("unheard-of", CloseCode.UNIT_NOT_FOUND),
+        ("retired", CloseCode.UNIT_NOT_FOUND),
+        ("suspended", CloseCode.UNIT_SUSPENDED),
+    ]:
+        async with linked(url_of(bridge), unit_id, bridges.token(unit_id)) as unit:
+            await unit.say(Hello(unit_id=unit_id, position=0, agent_version="test"))
+            bye, code = await unit.closed()
+        assert code == expected
+        assert bye is not None
+        assert (bye.retry_after_seconds is not None) is CLOSINGS[expected].may_reconnect
 
 
 async def test_a_position_that_no_log_has_is_another_installation_s(
