@@ -97,7 +97,7 @@ async def test_saying_it_again_changes_nothing_whoever_says_it(center: Network, 
 async def test_an_import_that_was_broken_off_goes_on_where_it_was(
     center: Network, postgres: str, tmp_path: Path
 ) -> None:
-    files = synthetic.write(tmp_path / "fhir", units=3, people=3000)
+    files = synthetic.write(tmp_path / "fhir", units=3, people=1200)
     words = ("--organizations", files[0], "--patients", files[1])
     running = center.begin_import(*words)
     checkpoints = tmp_path / "var" / "import"
@@ -110,14 +110,14 @@ async def test_an_import_that_was_broken_off_goes_on_where_it_was(
     assert done.code == 0
     tally = done.summary["patients"]
     assert tally["skipped"] >= 100
-    assert tally["skipped"] + tally["registered"] + tally["unchanged"] == 3000
-    assert count_of_events(postgres) >= 3003
+    assert tally["skipped"] + tally["registered"] + tally["unchanged"] == 1200
+    assert count_of_events(postgres) >= 1203
     assert not list(checkpoints.glob("*.json"))
     with psycopg.connect(postgres) as connection:
         registered = connection.execute(
             "SELECT count(*), count(DISTINCT stream) FROM events WHERE type = 'patient.PatientRegistered'"
         ).fetchone()
-    assert registered == (3000, 3000)
+    assert registered == (1200, 1200)
 
 
 async def test_a_checkpoint_is_believed_only_while_the_network_knows_its_last_command(
@@ -145,7 +145,7 @@ async def test_a_checkpoint_is_believed_only_while_the_network_knows_its_last_co
 
 
 async def test_the_gateway_may_die_in_the_middle(center: Network, tmp_path: Path) -> None:
-    files = synthetic.write(tmp_path / "fhir", units=3, people=1500)
+    files = synthetic.write(tmp_path / "fhir", units=3, people=1000)
     running = center.begin_import("--organizations", files[0], "--patients", files[1])
     await eventually(lambda: list((tmp_path / "var" / "import").glob("*.json")), within=60, what="a checkpoint")
 
@@ -155,7 +155,7 @@ async def test_the_gateway_may_die_in_the_middle(center: Network, tmp_path: Path
 
     assert done.code == 0, done.said
     assert done.summary["patients"]["refused"] == 0
-    assert done.summary["patients"]["registered"] + done.summary["patients"]["unchanged"] == 1500
+    assert done.summary["patients"]["registered"] + done.summary["patients"]["unchanged"] == 1000
 
 
 async def test_what_is_wrong_with_the_call_itself_has_its_own_exit_code(center: Network, tmp_path: Path) -> None:
