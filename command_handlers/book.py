@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from command_handlers.domain.catalogue import aggregate_for
@@ -24,8 +24,7 @@ from contracts.refusals import NotOfThisUnit
 S = TypeVar("S")
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """A stream as it stands."""
 
     unit_id: str | None
@@ -43,8 +42,7 @@ class NotLoaded(Exception):
         self.claim = claim
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """One new event and its place in its stream."""
 
     stream: str
@@ -113,32 +111,19 @@ class Draft:
         self._streams: dict[str, Known] = {}
         self._holders: dict[Claim, str | None] = {}
         self.events: list[Written] = []
-        self._envelope = envelope
-        self._at = at
-
-    @property
-    def at(self) -> datetime:
-        return self._at
-
-    @property
-    def issued_at(self) -> datetime:
-        return self._envelope.issued_at
-
-    @property
-    def command_id(self) -> UUID:
-        return self._envelope.command_id
-
-    @property
-    def unit_id(self) -> str:
-        return self._envelope.unit_id
-
-    @property
-    def actor(self) -> Actor:
-        return self._envelope.actor
+        self._unit: Unit | None = None
+        """The unit as last looked at; None: not yet, or written to since."""
+        self.at: Final = at
+        self.issued_at: Final[datetime] = envelope.issued_at
+        self.command_id: Final[UUID] = envelope.command_id
+        self.unit_id: Final[str] = envelope.unit_id
+        self.actor: Final[Actor] = envelope.actor
 
     @property
     def unit(self) -> Unit:
-        return self.look(UNIT, f"unit-{self.unit_id}")
+        if self._unit is None:
+            self._unit = self.look(UNIT, f"unit-{self.unit_id}")
+        return self._unit
 
     def look(self, aggregate: Aggregate[S, Any, Any], stream: str) -> S:  # Any: only the state's type matters here
         state: S = self.known(aggregate, stream).state
@@ -170,6 +155,7 @@ class Draft:
         version = (known.version if known else 0) + 1
         self._streams[stream] = Known(self.unit_id, version, state)
         self.events.append(Written(stream, version, event))
+        self._unit = None
 
     def hold(self, claim: Claim, stream: str | None) -> None:
         """Note who holds a claim from now on (None: nobody)."""

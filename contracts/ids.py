@@ -40,11 +40,17 @@ TimedEntryId = Annotated[QueueEntryId, AfterValidator(_timed)]
 """A queue entry's id as commands give it: a UUIDv7, whose instant decides the service day."""
 
 
+_SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_GAPS = re.compile(r"[ _]+")
+
+
 def _slug(value: object) -> object:
-    return re.sub(r"[ _]+", "-", value.strip().lower()) if isinstance(value, str) else value
+    if not isinstance(value, str) or _SLUG.fullmatch(value):
+        return value  # the case of every event and every command but the first: worth not being taken apart
+    return _GAPS.sub("-", value.strip().lower())
 
 
-Department = Annotated[str, BeforeValidator(_slug), StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+Department = Annotated[str, BeforeValidator(_slug), StringConstraints(pattern=f"^{_SLUG.pattern}$")]
 """A department's code; `General Medicine` is read as `general-medicine`."""
 
 

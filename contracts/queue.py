@@ -31,6 +31,8 @@ class PriorityCode(StrEnum):
 
 
 def _spoken(value: object) -> object:
+    if isinstance(value, PriorityCode):
+        return value
     return _SPOKEN.get(value.lower(), value.lower()) if isinstance(value, str) else value
 
 

@@ -7,7 +7,6 @@ a hole, and a former owner writes nothing. What the payloads mean is `contracts`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -45,9 +44,8 @@ class StoredEvent(NamedTuple):
     recorded_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
-    """An event about to be appended; payload and actor as JSON text."""
+class NewEvent(NamedTuple):
+    """An event about to be appended; payload and actor as JSON text. In the order of the table's columns."""
 
     unit_id: str
     stream: str
@@ -121,31 +119,7 @@ async def append(connection: Connection, placed: Sequence[tuple[int, int, NewEve
     """Write events at their reserved places `(partition, position, event)`, in the caller's transaction."""
     if not placed:
         return
-    columns = list(
-        zip(
-            *(
-                (
-                    partition,
-                    position,
-                    event.unit_id,
-                    event.stream,
-                    event.stream_version,
-                    event.type,
-                    event.type_version,
-                    event.payload,
-                    event.sealed,
-                    event.subject,
-                    event.command_id,
-                    event.causation_id,
-                    event.correlation_id,
-                    event.actor,
-                    event.occurred_at,
-                )
-                for partition, position, event in placed
-            ),
-            strict=True,
-        )
-    )
+    columns = zip(*((partition, position, *event) for partition, position, event in placed), strict=True)
     await connection.execute(_INSERT, [list(column) for column in columns])
 
 
