@@ -64,8 +64,8 @@ async def main(process: Process, defect: str | None) -> None:
     await desk_pool.open(wait=False)
     process.closing.push_async_callback(desk_pool.close)
     enter = process.closing.enter_async_context
-    publisher = await enter(Publisher(broker_url, name=f"{process.instance}.publish"))
-    consuming = await enter(ConsumingConnection(broker_url, name=f"{process.instance}.consume"))
+    publisher = await enter(Publisher(broker_url, name=f"{process.instance}.publish", metrics=process.metrics))
+    consuming = await enter(ConsumingConnection(broker_url, name=f"{process.instance}.consume", metrics=process.metrics))
 
     batches = Batches(
         pool=handlers,

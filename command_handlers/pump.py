@@ -132,7 +132,6 @@ class Pump:
             try:
                 source.consumer = await self._broker.consume(
                     queue,
-                    prefetch=2 * self._limit,
                     exclusive=True,
                     on_delivery=lambda delivery: self._arrived(source, delivery),
                 )

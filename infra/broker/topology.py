@@ -25,8 +25,9 @@ from infra.findings import Finding
 
 log = structlog.get_logger()
 
-DELIVERY_LIMIT: Final = 64
-"""Returns after which the broker gives a message up. High: every crash counts against all that was unacknowledged."""
+DELIVERY_LIMIT: Final = 500
+"""Returns after which the broker gives a message up. High: every hand-over counts against all that was unacknowledged;
+handlers count by command id and find the cause long before."""
 NO_DELIVERY_LIMIT: Final = 1_000_000_000
 """For the fallback queues, which have nowhere further to fall: brokers from 4.0 on would drop after 20 returns."""
 DELIVERY_LIMIT_KEY: Final = "commands.delivery_limit"

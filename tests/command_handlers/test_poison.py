@@ -169,10 +169,8 @@ async def test_a_message_the_broker_gives_up_is_filed_and_its_caller_told(
 
     await eventually(lambda: filed(database))
     assert filed(database)[0][:2] == ("unit.RegisterUnit", "delivery_limit")
-    status = database.execute(
-        "SELECT status FROM command_receipts WHERE command_id = %s", (envelope.command_id,)
-    ).fetchone()
-    assert status == ("failed",)
+    asked = ("SELECT status FROM command_receipts WHERE command_id = %s", (envelope.command_id,))
+    assert await eventually(lambda: database.execute(*asked).fetchone()) == ("failed",)
 
 
 async def test_a_command_that_kills_its_handler_is_found_out_and_put_aside(

@@ -31,6 +31,8 @@ class Clinic:
     services: Services
     installed: Installation
     ledger: Ledger = field(default_factory=Ledger)
+    beside: Ledger = field(default_factory=Ledger)
+    """What was sent beside the callers, in no order with theirs."""
     stores: dict[str, Path] = field(default_factory=dict)
 
     def process(self, module: str, number: int = 0) -> Started:
@@ -106,7 +108,7 @@ class Clinic:
     async def settled(self) -> None:
         """Nothing lost, nothing doubled, order kept: in the log, the receipts, the read tables and at the units."""
         with psycopg.connect(self.installed.postgres_url, autocommit=True) as database:
-            await balanced(lambda: audit(database, self.ledger))
+            await balanced(lambda: audit(database, self.ledger) + audit(database, self.beside))
             await eventually(lambda: projected(database), within=60, what="the read side caught up")
             assert read_side(database) == []
             await balanced(lambda: delivered(database, self.stores))
@@ -123,10 +125,9 @@ class Clinic:
         """One command more at each of `count` units, acknowledged while nobody can handle it."""
         async with httpx.AsyncClient(timeout=10) as client:
             for unit_id in UNITS[:count]:
-                own = UnitCaller(client, self.gateways, unit_id, self.installed.token(), Ledger())
-                answer = await own.send(
-                    f"/api/queues/general/call-next?unit={unit_id}", "call", {"counter": "2"}, wait=False
-                )
+                own = self.installed.token(Role.STAFF, unit_id)
+                caller = UnitCaller(client, self.gateways, unit_id, own, self.beside)
+                answer = await caller.send("/api/queues/general/call-next", "call", {"counter": "2"}, wait=False)
                 assert answer["status"] == "pending"
 
 

@@ -53,6 +53,7 @@ class UnitCaller:
         self._ledger = ledger
         self._headers = {"Authorization": f"Bearer {token}"}
         self._number = 0
+        self._name = uuid4().hex[:8]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until told to stop; what is under way is finished."""
@@ -84,7 +85,7 @@ class UnitCaller:
         self._number += 1
         headers = {
             **self._headers,
-            "Idempotency-Key": f"{self._unit}-{self._number}",
+            "Idempotency-Key": f"{self._name}-{self._number}",
             "Prefer": "wait=3" if wait else "respond-async",
         }
         deadline = asyncio.get_running_loop().time() + GIVE_UP
