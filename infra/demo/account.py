@@ -65,6 +65,8 @@ class Account:
     """All comparisons."""
 
     lines: list[Line] = field(default_factory=list)
+    per_unit: dict[str, dict[str, int]] = field(default_factory=dict)
+    """How many facts of each unit are in the log, and how many on its disk."""
     remarks: list[str] = field(default_factory=list)
     """Anything else that should not have been; none in a good run."""
 
@@ -101,6 +103,7 @@ class Account:
                 }
                 for line in self.lines
             ],
+            "perUnit": self.per_unit,
             "remarks": self.remarks,
         }
 
@@ -237,6 +240,8 @@ def _delivered(account: Account, facts: Sequence[_Fact], stores: Mapping[str, Un
     expected, seen = [], []
     for unit_id, own in by_unit.items():
         expected += [(unit_id, fact.position, fact.type, str(fact.command_id)) for fact in own]
+        on_disk = len(stores[unit_id].facts) if unit_id in stores else 0
+        account.per_unit[unit_id] = {"inTheLog": len(own), "onItsDisk": on_disk}
     for unit_id, store in stores.items():
         seen += [(unit_id, *fact) for fact in store.facts]
         if store.applied != len(store.facts):
