@@ -1,4 +1,4 @@
-"""All departments of a unit at a glance: how many wait in each today, and how long. Asked of the waiting rooms' tables."""
+"""All departments of a unit at a glance: how many wait in each today, and how long; over the waiting rooms' tables."""
 
 from __future__ import annotations
 
