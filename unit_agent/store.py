@@ -119,6 +119,8 @@ class Store:
                 return await asyncio.shield(done)
             except asyncio.CancelledError:
                 await asyncio.wait([done])  # the connection is in its hands until it ends
+                if not done.cancelled():
+                    done.exception()  # looked at; whoever asked is gone
                 raise
 
     @contextmanager

@@ -77,10 +77,10 @@ async def main(process: Process) -> None:
         door.closed = True
         server.close(close_connections=False)
         await leave(links)
-        try:
-            await sessions.flush()
-        except DatabaseUnavailable:
-            log.warning("sessions_not_written", reason="database_unavailable")
+    try:  # now that every connection's handler has said what its session came to
+        await sessions.flush()
+    except DatabaseUnavailable:
+        log.warning("sessions_not_written", reason="database_unavailable")
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ class Link:
             self._metrics.unit_fenced.inc()
         # The close waits for the other end's answer; the handler of this connection waits for the close.
         closing = asyncio.ensure_future(self.socket.close(code, reason))
-        closing.add_done_callback(lambda done: done.exception())
+        closing.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _waiting(self) -> int:
         return self.socket.transport.get_write_buffer_size()
