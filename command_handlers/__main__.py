@@ -65,7 +65,9 @@ async def main(process: Process, defect: str | None) -> None:
     process.closing.push_async_callback(desk_pool.close)
     enter = process.closing.enter_async_context
     publisher = await enter(Publisher(broker_url, name=f"{process.instance}.publish", metrics=process.metrics))
-    consuming = await enter(ConsumingConnection(broker_url, name=f"{process.instance}.consume", metrics=process.metrics))
+    consuming = await enter(
+        ConsumingConnection(broker_url, name=f"{process.instance}.consume", metrics=process.metrics)
+    )
 
     batches = Batches(
         pool=handlers,

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-import psycopg
 import structlog
 
 from command_handlers.batch import Batches, Item, Result
@@ -213,7 +212,7 @@ class Pump:
                 self._batches.memory.forget(fenced.partition)
                 await self._fenced(fenced.partition)
                 continue
-            except (DatabaseUnavailable, BrokerUnavailable, KeyNotKnown, psycopg.OperationalError) as why:
+            except (DatabaseUnavailable, BrokerUnavailable, KeyNotKnown) as why:
                 self._forget(epochs)
                 pause = await self._wait(why, pause)
                 continue

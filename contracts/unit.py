@@ -61,7 +61,7 @@ class UnitAddress(Model):
     city: str | None = Field(None, max_length=100)
     state: str | None = Field(None, max_length=100)
     postal_code: str | None = Field(None, max_length=20)
-    country: str | None = Field(None, max_length=2)
+    country: str | None = Field(None, max_length=60)
 
 
 class UnitSettings(Model):

@@ -43,6 +43,7 @@ _FIND_EACH = "".join(
         "enable_seqscan=off",
         "enable_hashjoin=off",
         "enable_mergejoin=off",
+        "jit=off",  # up to PostgreSQL 17 what is switched off above counts as cost, enough to have it compiled
     )
 )
 
@@ -90,11 +91,21 @@ async def _read_json_fast(connection: Connection) -> None:
 
 @asynccontextmanager
 async def connected(source: Pool) -> AsyncIterator[Connection]:
-    """One connection of the pool in autocommit mode; trouble with the database becomes `DatabaseUnavailable`."""
+    """One connection of the pool in autocommit mode; trouble with the database becomes `DatabaseUnavailable`.
+
+    What a statement or its data is at fault for passes through: waiting would not mend it.
+    """
+    connection: Connection | None = None
     try:
         async with source.connection() as connection:
             yield connection
-    except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as why:
+    except (PoolTimeout, psycopg.OperationalError) as why:
+        if isinstance(why, psycopg.errors.ProgramLimitExceeded):
+            raise
+        raise DatabaseUnavailable(type(why).__name__) from why
+    except psycopg.InterfaceError as why:
+        if connection is not None and not connection.closed:
+            raise
         raise DatabaseUnavailable(type(why).__name__) from why
 
 

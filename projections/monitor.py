@@ -18,7 +18,7 @@ ALL = "all"
 
 
 class Monitor:
-    """Looks every few seconds and keeps the metrics. What is left out makes nobody unready; /ops/projections tells it."""
+    """Looks every few seconds and keeps the metrics. Facts left out make nobody unready: /ops/projections tells."""
 
     def __init__(self, pool: Pool, metrics: Metrics, owned: Callable[[], Mapping[int, int]]) -> None:
         self._pool = pool

@@ -1,0 +1,56 @@
+"""Trouble with the database is told from what a statement is at fault for: one is waited out, the other is not."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from infra.database import DatabaseUnavailable, check, connected, pool
+from infra.services.ports import free_ports
+
+
+async def test_a_database_that_is_not_there_is_trouble() -> None:
+    (port,) = free_ports(1)
+    async with pool(f"postgresql://nobody@127.0.0.1:{port}/none", role="handlers", timeout=0.2) as nowhere:
+        with pytest.raises(DatabaseUnavailable):
+            async with connected(nowhere):
+                pass
+
+
+async def test_a_connection_cut_in_the_middle_is_trouble(postgres: str) -> None:
+    async with pool(postgres, role="handlers") as some:
+        with pytest.raises(DatabaseUnavailable):
+            async with connected(some) as connection:
+                with psycopg.connect(postgres, autocommit=True) as other:
+                    other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+                await connection.execute("SELECT 1")
+
+
+async def test_what_data_or_a_bug_is_at_fault_for_is_not_trouble(postgres: str) -> None:
+    async with pool(postgres, role="handlers") as some:
+        with pytest.raises(psycopg.DataError):
+            async with connected(some) as connection:
+                await connection.execute("SELECT '\\u0000'::jsonb")
+        with pytest.raises(psycopg.InterfaceError):
+            async with connected(some) as connection:
+                cursor = connection.cursor()
+                await cursor.close()
+                await cursor.execute("SELECT 1")
+        with pytest.raises(psycopg.errors.ProgramLimitExceeded):
+            async with connected(some) as connection:
+                await connection.execute(
+                    "INSERT INTO claims (unit_id, kind, key, holder) "
+                    "SELECT string_agg(md5(n::text), ''), 'k', 'x', 'h' FROM generate_series(1, 2000) AS n"
+                )
+
+
+def test_doctor_sees_a_database_without_a_schema_and_a_server_that_is_not_there(
+    services: object, postgres: str
+) -> None:
+    (port,) = free_ports(1)
+    away = check(f"postgresql://nobody@127.0.0.1:{port}/none")
+    good = check(postgres)
+
+    assert [(finding.id, finding.state) for finding in away] == [("postgres.reachable", "failed")]
+    assert away[0].remedy
+    assert {finding.state for finding in good} == {"ok"}
