@@ -19,7 +19,7 @@ async def test_a_database_that_is_not_there_is_trouble() -> None:
 
 async def test_a_connection_cut_in_the_middle_is_trouble(postgres: str) -> None:
     async with pool(postgres, role="handlers") as some:
-        with pytest.raises(DatabaseUnavailable):
+        with pytest.raises(DatabaseUnavailable):  # noqa: PT012 - what is tried is the whole block
             async with connected(some) as connection:
                 with psycopg.connect(postgres, autocommit=True) as other:
                     other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
@@ -31,7 +31,7 @@ async def test_what_data_or_a_bug_is_at_fault_for_is_not_trouble(postgres: str) 
         with pytest.raises(psycopg.DataError):
             async with connected(some) as connection:
                 await connection.execute("SELECT '\\u0000'::jsonb")
-        with pytest.raises(psycopg.InterfaceError):
+        with pytest.raises(psycopg.InterfaceError):  # noqa: PT012 - what is tried is the whole block
             async with connected(some) as connection:
                 cursor = connection.cursor()
                 await cursor.close()
