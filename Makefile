@@ -17,7 +17,7 @@ down: .venv/.installed
 test: .venv/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: lint types imports
+check: lint types imports test
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
