@@ -53,7 +53,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.load", description="Measures the main path beside the CRUD stack and the raw limits."
     )
-    parser.add_argument("--seconds", type=float, default=8, help="length of each saturating load (default 8)")
+    parser.add_argument("--seconds", type=float, default=5, help="length of each saturating load (default 5)")
     parser.add_argument(
         "--quick", action="store_true", help="only show that everything works; says nothing about speed"
     )

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
+UNDER_WAY_SECONDS = 0.25
+"""Load of so many seconds is simply under way; more is a queue that grew."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -76,17 +79,14 @@ class Flow:
         return self.accepted / sum(seconds for name, seconds in self.cpu_seconds.items() if name not in aside)
 
 
-def joined(flows: Sequence[Flow]) -> Flow:
-    """Several rounds of the same load as one."""
-    names = dict.fromkeys(name for flow in flows for name in flow.cpu_seconds)
-    return Flow(
-        accepted=sum(flow.accepted for flow in flows),
-        refused=sum(flow.refused for flow in flows),
-        accept_seconds=sum(flow.accept_seconds for flow in flows),
-        drained_seconds=sum(flow.drained_seconds for flow in flows),
-        backlog=max(flow.backlog for flow in flows),
-        cpu_seconds={name: sum(flow.cpu_seconds.get(name, 0) for flow in flows) for name in names},
-    )
+def best(flows: Sequence[Flow]) -> Flow:
+    """The round that counts: whatever else happens on a machine only ever slows a round down."""
+    return max(flows, key=lambda flow: flow.end_to_end_rate)
+
+
+def holds(paced: Flow) -> bool:
+    """Whether a pace was kept up: what was left when the load stopped is no more than what is always under way."""
+    return paced.backlog < UNDER_WAY_SECONDS * paced.accepted_rate
 
 
 @dataclass(frozen=True)

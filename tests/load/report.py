@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from tests.load.figures import ACCEPTED, END_TO_END, OUTCOME_P99, VISIBLE_P99, Flow, Spread, Target, joined
+from tests.load.figures import ACCEPTED, END_TO_END, OUTCOME_P99, VISIBLE_P99, Flow, Spread, Target, best, holds
 from tests.load.plan import LATENCY_RATE, UNITS, Plan
 from tests.load.run import Results
 from tests.load.saturation import CONNECTIONS, Measured
@@ -26,7 +26,7 @@ def verdicts(results: Results) -> list[tuple[Target, float]]:
     if pipeline is None:
         return found
     if results.peer:
-        peer, own = _whole(results.peer.rounds).end_to_end_rate, _whole(pipeline.rounds)
+        peer, own = _best(results.peer.rounds).end_to_end_rate, _best(pipeline.rounds)
         found += [(END_TO_END, own.end_to_end_rate / peer), (ACCEPTED, own.accepted_rate / peer)]
     if pipeline.visible and pipeline.outcome:
         found += [(VISIBLE_P99, pipeline.visible.p99), (OUTCOME_P99, pipeline.outcome.p99)]
@@ -43,7 +43,7 @@ def as_json(results: Results, plan: Plan) -> Json:
         "crudStack": None
         if peer is None
         else {
-            "saturated": _flow(_whole(peer.rounds)),
+            "saturated": _flow(_best(peer.rounds)),
             "rounds": [_measured(one) for one in peer.rounds],
             "outcomeMs": _spread(peer.outcome),
         },
@@ -51,10 +51,11 @@ def as_json(results: Results, plan: Plan) -> Json:
         "carespine": None
         if pipeline is None
         else {
-            "saturated": _flow(_whole(pipeline.rounds)),
+            "saturated": _flow(_best(pipeline.rounds)),
             "rounds": [_measured(one) for one in pipeline.rounds],
             "awaited": _measured(pipeline.awaited) if pipeline.awaited else None,
-            "steady": {**_measured(pipeline.steady), "holds": pipeline.steady_holds} if pipeline.steady else None,
+            "paced": [{**_measured(one), "holds": holds(one.flow)} for one in pipeline.paced],
+            "sustainedRate": pipeline.sustained.flow.accepted_rate if pipeline.sustained else None,
             "outcomeMs": _spread(pipeline.outcome),
             "visibleMs": _spread(pipeline.visible),
         },
@@ -91,9 +92,9 @@ def _saturated(results: Results) -> Iterator[str]:
     pipeline, peer = results.pipeline, results.peer
     yield ""
     yield f"Check-ins, saturated{'carespine':>28}{'CRUD stack':>14}{'ratio':>9}"
-    theirs = _whole(peer.rounds) if peer else None
+    theirs = _best(peer.rounds) if peer else None
     if pipeline:
-        ours = _whole(pipeline.rounds)
+        ours = _best(pipeline.rounds)
         rate = theirs.end_to_end_rate if theirs else None
         yield _row("accepted and confirmed /s", ours.accepted_rate, rate)
         yield _row("end to end /s", ours.end_to_end_rate, rate)
@@ -101,10 +102,9 @@ def _saturated(results: Results) -> Iterator[str]:
             yield _row("answered with the outcome /s", pipeline.awaited.flow.end_to_end_rate, rate)
         yield _row("end to end per CPU second", ours.per_cpu_second(), theirs.per_cpu_second() if theirs else None)
         yield f"  {'backlog when the load stopped':<34}{ours.backlog:>12,}"
-        if pipeline.steady:
-            flow = pipeline.steady.flow
-            grew = "no queue grew" if pipeline.steady_holds else "A QUEUE GREW"
-            yield f"  {'paced just below that':<34}{flow.accepted_rate:>12,.0f}/s, backlog {flow.backlog:,}: {grew}"
+        for one in pipeline.paced:
+            grew = "no queue grew" if holds(one.flow) else "a queue grew"
+            yield _row(f"paced, {grew} /s", one.flow.accepted_rate, rate)
     elif theirs:
         yield _row("end to end /s", theirs.end_to_end_rate, None)
     if results.peer_missing:
@@ -121,11 +121,11 @@ def _cpu(results: Results) -> Iterator[str]:
     yield ""
     yield "CPU per check-in, microseconds"
     if results.pipeline:
-        yield _spent("carespine", _whole(results.pipeline.rounds))
+        yield _spent("carespine", _best(results.pipeline.rounds))
         if results.pipeline.awaited:
             yield _spent("  outcome awaited", results.pipeline.awaited.flow)
     if results.peer:
-        yield _spent("CRUD stack", _whole(results.peer.rounds))
+        yield _spent("CRUD stack", _best(results.peer.rounds))
 
 
 def _spent(name: str, flow: Flow) -> str:
@@ -164,8 +164,8 @@ def _doubts(results: Results) -> Iterator[str]:
             yield f"{name}: ran out of rendered requests after {one.flow.accept_seconds:.1f} s"
 
 
-def _whole(rounds: Sequence[Measured]) -> Flow:
-    return joined([one.flow for one in rounds])
+def _best(rounds: Sequence[Measured]) -> Flow:
+    return best([one.flow for one in rounds])
 
 
 def _flow(flow: Flow) -> Json:

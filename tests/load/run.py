@@ -12,18 +12,13 @@ from infra.services.launcher import Services
 from tests.kit.brokers import fresh_virtual_host
 from tests.kit.databases import bare_database, fresh_database
 from tests.load import crud_stack, limits, workload
-from tests.load.figures import Spread, spread
+from tests.load.figures import Spread, best, holds, spread
 from tests.load.generator import write_requests
 from tests.load.pipeline import PATH, Pipeline
-from tests.load.plan import LATENCY_RATE, UNITS, Plan
+from tests.load.plan import LATENCY_RATE, PACES, UNITS, Plan
 from tests.load.processes import Trouble, listener_of
 from tests.load.raw_limits import Limit
 from tests.load.saturation import Contestant, Load, Measured, measure
-
-STEADY_SHARE = 0.9
-"""Of the end-to-end rate: at this pace no queue may grow."""
-STEADY_BACKLOG_SECONDS = 0.25
-"""A backlog of less than this many seconds of load is what is simply under way."""
 
 
 @dataclass
@@ -42,17 +37,15 @@ class PipelineResult:
     """Callers do not wait (202 after the broker's confirm)."""
     awaited: Measured | None = None
     """Callers wait for the outcome (201), as those of the peer do."""
-    steady: Measured | None = None
-    """Just below the end-to-end rate."""
+    paced: list[Measured] = field(default_factory=list)
+    """At shares of the end-to-end rate, until one is held."""
     outcome: Spread | None = None
     visible: Spread | None = None
 
     @property
-    def steady_holds(self) -> bool:
-        """Whether no queue grew at the steady rate."""
-        assert self.steady
-        flow = self.steady.flow
-        return flow.backlog < STEADY_BACKLOG_SECONDS * flow.accepted_rate
+    def sustained(self) -> Measured | None:
+        """The pace at which no queue grew, if one was found."""
+        return next((one for one in self.paced if holds(one.flow)), None)
 
 
 @dataclass
@@ -140,10 +133,7 @@ async def _peer(
 
 def _patients(plan: Plan) -> int:
     """Patients per unit, so that the requests last: each is checked in once per class."""
-    wanted = (
-        plan.quickest * (plan.warm_up_seconds + plan.seconds * (plan.rounds + 2)) + LATENCY_RATE * plan.latency_seconds
-    )
-    return round(wanted / UNITS / len(workload.CLASSES)) + 1
+    return plan.check_ins // (UNITS * len(workload.CLASSES)) + 1
 
 
 async def _measure_peer(
@@ -177,8 +167,11 @@ async def _measure_pipeline(
             for _ in range(plan.rounds):
                 result.rounds.append(await measure(contestant, Load(hasty, plan.seconds), folder))
             result.awaited = await measure(contestant, Load(patient, plan.seconds), folder)
-            pace = STEADY_SHARE * sum(one.flow.end_to_end_rate for one in result.rounds) / len(result.rounds)
-            result.steady = await measure(contestant, Load(hasty, plan.seconds, pace), folder)
+            rate = best([one.flow for one in result.rounds]).end_to_end_rate
+            for share in PACES:
+                result.paced.append(await measure(contestant, Load(hasty, plan.seconds, share * rate), folder))
+                if result.sustained:
+                    break
             say(f"carespine: latency at {LATENCY_RATE}/s")
             watcher.seen = {}
             paced = await measure(contestant, Load(patient, plan.latency_seconds, LATENCY_RATE, keep=True), folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.load.figures import ACCEPTED, END_TO_END, VISIBLE_P99, Flow, joined, percentile, spread
+from tests.load.figures import ACCEPTED, END_TO_END, VISIBLE_P99, Flow, best, holds, percentile, spread
 from tests.load.generator import whole_answer
 from tests.load.processes import spent
 from tests.load.workload import CLASSES, check_ins, rendered, stand_in, units
@@ -53,11 +53,9 @@ def test_who_only_measures_is_not_counted_against_the_contestant() -> None:
     assert flow().per_cpu_second() == pytest.approx(2000)
 
 
-def test_rounds_are_weighed_by_their_length() -> None:
-    whole = joined([flow(accepted=1000, drained=4.0, backlog=10), flow(accepted=3000, drained=4.0, backlog=20)])
-    assert whole.end_to_end_rate == 500
-    assert whole.backlog == 20
-    assert whole.cpu_seconds["postgres"] == pytest.approx(0.8)
+def test_the_round_that_was_disturbed_least_counts() -> None:
+    undisturbed = flow(accepted=3000, accept=3.0, drained=4.0)
+    assert best([flow(accepted=1000, accept=1.0, drained=4.0), undisturbed, flow(drained=8.0)]) is undisturbed
 
 
 @pytest.mark.parametrize(
@@ -109,3 +107,8 @@ def test_a_rendered_request_says_the_length_of_its_body() -> None:
     assert body == errand.body
     assert f"Content-Length: {len(body)}".encode() in head
     assert b"Authorization: Bearer token-of-bench-0000" in head
+
+
+def test_a_pace_holds_when_only_what_is_under_way_is_left() -> None:
+    assert holds(flow(accepted=1000, accept=2.0, backlog=100))
+    assert not holds(flow(accepted=1000, accept=2.0, backlog=200))

@@ -1,7 +1,7 @@
 """The work all contestants do: check-ins at 500 units, the same requests in the same order for each.
 
-A check-in wants a registered patient with no open visit of its class and no place in the department's queue, so patients
-are many and each is checked in once for each class, each time in another department.
+A check-in wants a registered patient with no open visit of its class and no place in the department's queue, so
+patients are many and each is checked in once for each class, each time in another department.
 """
 
 from __future__ import annotations
