@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -190,9 +191,18 @@ def delivered(database: psycopg.Connection[tuple[Any, ...]], stores: dict[str, P
             row[0]
             for row in database.execute("SELECT position FROM events WHERE unit_id = %s ORDER BY position", (unit_id,))
         ]
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as store:
-            held = [row[0] for row in store.execute("SELECT position FROM facts ORDER BY rowid")]
+        held = _held(path)
         if held != expected:
             missing, extra = set(expected) - set(held), set(held) - set(expected)
             wrong.append(f"{unit_id}: {len(held)} of {len(expected)} facts, missing {len(missing)}, extra {len(extra)}")
     return wrong
+
+
+def _held(path: Path) -> list[int]:
+    """Positions in an agent's store, in the order of writing; none while the agent has not made it yet."""
+    if not path.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
+        if store.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone() is None:
+            return []
+        return [row[0] for row in store.execute("SELECT position FROM facts ORDER BY rowid")]
