@@ -28,6 +28,7 @@ from contracts.envelope import CommandEnvelope, Outcome, Status
 from contracts.ids import partition_of
 from contracts.model import Command
 from contracts.refusals import CommandIdReused
+from contracts.text import ESCAPED_NUL, holds_nul
 from infra.broker.errors import BrokerUnavailable
 from infra.broker.publisher import Publisher
 from infra.database import Connection, Pool, connected
@@ -110,6 +111,9 @@ class Batches:
             envelope = CommandEnvelope.model_validate_json(item.message.body)
         except ValidationError:
             item.dead = Reason.UNDECODABLE
+            return
+        if ESCAPED_NUL in item.message.body and holds_nul(envelope.to_dict()):
+            item.dead = Reason.UNDECODABLE  # no door lets it in, and no table could keep it
             return
         item.envelope = envelope
         if partition_of(envelope.unit_id, self._partitions) != item.partition:

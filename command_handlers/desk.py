@@ -7,6 +7,7 @@ may ask and see is `infra.dead_letters`'.
 from __future__ import annotations
 
 import asyncio
+import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -19,6 +20,7 @@ from contracts.dead_letter import MESSAGE_TYPE, DeadLetter, Reason, letter_id_fo
 from contracts.envelope import CommandEnvelope, Replay
 from contracts.ids import partition_of
 from contracts.routing import COMMANDS, DEAD_COMMANDS, DEAD_UNITS, command_key, commands_queue
+from contracts.text import holds_nul
 from infra.broker.consumer import Consumer, ConsumingConnection, Delivery
 from infra.broker.errors import BrokerUnavailable, ConsumerLost, ConsumerRefused, Unroutable
 from infra.broker.publisher import Publisher
@@ -91,18 +93,27 @@ class Desk:
         dead = read_letter(delivery, queue, self._partitions)
         while True:
             try:
-                async with connected(self._pool) as connection:
-                    await file(connection, self._sealer, dead)
-                    if dead.reason is Reason.DELIVERY_LIMIT:
-                        await self._answer_for(connection, dead)
+                await self._keep(dead)
                 break
             except DatabaseUnavailable:
                 # The letter stays with the broker until it is filed.
                 await asyncio.sleep(LOOK_SECONDS)
                 if consumer.lost is not None:
                     return
+            except Exception as why:
+                if dead.reason is Reason.UNDECODABLE and dead.base64:
+                    raise
+                # Whatever is wrong with this letter, it must not end the desk: its bytes are filed, and nothing read.
+                log.warning("desk.letter_not_readable", queue=queue, error_type=type(why).__name__)
+                dead = _undecodable(delivery.body, queue, as_bytes=True)
         consumer.ack(delivery.tag)
         log.info("desk.filed", reason=dead.reason.value, queue=queue)
+
+    async def _keep(self, dead: DeadLetter) -> None:
+        async with connected(self._pool) as connection:
+            await file(connection, self._sealer, dead)
+            if dead.reason is Reason.DELIVERY_LIMIT:
+                await self._answer_for(connection, dead)
 
     async def _answer_for(self, connection: Connection, dead: DeadLetter) -> None:
         """A command the broker gave up has no receipt yet; its caller is told what became of it."""
@@ -294,21 +305,10 @@ def read_letter(delivery: Delivery, queue: str, partitions: int) -> DeadLetter:
         except ValidationError:
             log.warning("desk.letter_not_readable", queue=queue)
     now = datetime.now(UTC)
-    died_in = str((delivery.headers.get("x-death") or [{}])[0].get("queue") or queue)
     try:
         envelope = CommandEnvelope.model_validate_json(delivery.body)
     except ValidationError:
-        message, is_base64 = as_text(delivery.body)
-        return DeadLetter(
-            letter_id=undecodable_id(delivery.body),
-            reason=Reason.UNDECODABLE,
-            fingerprint=fingerprint(Reason.UNDECODABLE, died_in),
-            origin=died_in,
-            code_version=CODE_VERSION,
-            failed_at=now,
-            message=message,
-            base64=is_base64,
-        )
+        return _undecodable(delivery.body, _died_in(delivery) or queue)
     return DeadLetter(
         letter_id=letter_id_for(envelope.command_id),
         reason=Reason.DELIVERY_LIMIT,
@@ -319,3 +319,26 @@ def read_letter(delivery: Delivery, queue: str, partitions: int) -> DeadLetter:
         partition=partition_of(envelope.unit_id, partitions),
         message=delivery.body.decode(),
     )
+
+
+def _undecodable(body: bytes, origin: str, *, as_bytes: bool = False) -> DeadLetter:
+    """A letter about a message of which nothing is known but its bytes."""
+    message, is_base64 = (base64.b64encode(body).decode(), True) if as_bytes else as_text(body)
+    return DeadLetter(
+        letter_id=undecodable_id(body),
+        reason=Reason.UNDECODABLE,
+        fingerprint=fingerprint(Reason.UNDECODABLE, origin),
+        origin=origin,
+        code_version=CODE_VERSION,
+        failed_at=datetime.now(UTC),
+        message=message,
+        base64=is_base64,
+    )
+
+
+def _died_in(delivery: Delivery) -> str | None:
+    """The queue that the broker took the message from; None where its header is missing or not the broker's."""
+    deaths = delivery.headers.get("x-death")
+    first = deaths[0] if isinstance(deaths, list) and deaths else None
+    queue = first.get("queue") if isinstance(first, dict) else None
+    return queue if isinstance(queue, str) and not holds_nul(queue) else None

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import TypeVar
 
 import orjson
 from pydantic import ValidationError
 
 from contracts.envelope import Json
 from contracts.model import Model
+from contracts.text import ESCAPED_NUL, holds_nul
 from gateway.problems import Problem, invalid, invalid_field
 
 M = TypeVar("M", bound=Model)
-
-_ESCAPED_NUL: Final = b"\\u0000"
 
 
 def parsed(model: type[M], raw: bytes) -> M:
@@ -47,23 +46,11 @@ def malformed() -> Problem:
 
 def refuse_nul(raw: bytes) -> None:
     """Problem where a text holds U+0000, which Postgres cannot keep: better told now than dead-lettered later."""
-    if _ESCAPED_NUL not in raw:
+    if ESCAPED_NUL not in raw:
         return
     try:
         content = orjson.loads(raw)
     except orjson.JSONDecodeError:
         raise malformed() from None
-    if _holds_nul(content):
+    if holds_nul(content):
         raise invalid_field("(body)", "must not hold the character U+0000")
-
-
-def _holds_nul(content: Any) -> bool:  # Any: JSON
-    match content:
-        case str():
-            return "\x00" in content
-        case list():
-            return any(_holds_nul(item) for item in content)
-        case dict():
-            return any(_holds_nul(key) or _holds_nul(value) for key, value in content.items())
-        case _:
-            return False

@@ -19,6 +19,7 @@ from contracts.frames import Accepted, Ask, Outcomes, Refused, Retry, Submit
 from contracts.identity import Actor, Role
 from contracts.ids import is_command_id, partition_of
 from contracts.model import Command
+from contracts.text import holds_nul
 from infra.broker.errors import BrokerUnavailable, Unroutable
 from infra.broker.publisher import Publisher
 from infra.database import DatabaseUnavailable, Pool, connected
@@ -142,6 +143,8 @@ def checked(submit: Submit) -> Command:
     """The command a unit sends up. Raises Declined."""
     if not is_command_id(submit.command_id):
         raise Declined("command_id_invalid", "Make command ids with contracts.ids.")
+    if holds_nul(submit.payload) or holds_nul(submit.subject):
+        raise Declined("content_invalid", "No text may hold the character U+0000.")
     try:
         word = command_named(submit.command)
     except UnknownWord:

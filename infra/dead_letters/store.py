@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from contracts.dead_letter import DeadLetter
+from contracts.text import holds_nul
 from infra.database import Connection
 from infra.dead_letters import ledger
 from infra.event_log import Json
@@ -224,6 +225,8 @@ def _parts(dead: DeadLetter) -> tuple[Json, object, str]:
         UUID(envelope["commandId"])
         if not isinstance(unit_id, str) or not isinstance(payload, dict):
             raise TypeError("not an envelope")
+        if holds_nul(envelope):
+            raise ValueError("Postgres cannot keep it in clear")
     except (orjson.JSONDecodeError, AttributeError, LookupError, TypeError, ValueError):
         return {"raw": len(body)}, base64.b64encode(body).decode(), DESK_SUBJECT
     about = payload.get("patientId")

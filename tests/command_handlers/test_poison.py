@@ -8,14 +8,16 @@ from uuid import UUID
 
 import psycopg
 
+from contracts.dead_letter import MESSAGE_TYPE, DeadLetter, Reason
 from contracts.envelope import Status
+from contracts.identity import Actor, Role
 from contracts.ids import partition_of
 from contracts.patient import DeactivatePatient
 from contracts.routing import COMMANDS, command_key
 from infra.database import pool
 from infra.dead_letters import ledger, replays, store
 from tests.kit.care import REGISTER_UNIT, check_in, new_name, registration
-from tests.kit.commands import PARTITIONS, Caller
+from tests.kit.commands import PARTITIONS, Caller, new_id
 from tests.kit.processes import Installation
 from tests.kit.waiting import eventually
 
@@ -156,6 +158,53 @@ async def test_what_is_no_command_at_all_is_filed_and_stops_nothing(
     assert (await caller.tell("u1", REGISTER_UNIT)).status is Status.ACCEPTED
     await eventually(lambda: len(filed(database)) == 7)
     assert sorted(row[1] for row in filed(database)) == ["undecodable"] * 5 + ["unknown_command", "wrong_partition"]
+
+
+async def test_what_postgres_cannot_keep_is_filed_as_its_bytes_and_ends_no_handler(
+    installed: Installation, caller: Caller, database: Database
+) -> None:
+    handlers = installed.start("command_handlers")
+    await handlers.ready()
+    key = command_key("u1", partition_of("u1", PARTITIONS), REGISTER_UNIT.type_name())
+    nameless = caller.envelope("u1", REGISTER_UNIT, actor=Actor(subject="a\x00b", role=Role.STAFF))
+    await caller.publisher.publish(COMMANDS, key, nameless.to_json(), message_id="x")
+    about = DeadLetter(
+        letter_id=new_id(),
+        reason=Reason.DELIVERY_LIMIT,
+        fingerprint="0",
+        origin="nowhere",
+        code_version="0",
+        failed_at=nameless.issued_at,
+        message="no envelope",
+    )
+    too_much = caller.envelope("u1", REGISTER_UNIT).to_json().decode()
+    for number, dead in enumerate(
+        (
+            about.to_json(),
+            about.model_copy(update={"origin": "a\x00b"}).to_json(),
+            about.model_copy(update={"seq": 2**40, "reason": Reason.BUG, "message": too_much}).to_json(),
+        )
+    ):
+        await caller.publisher.publish("carespine.dead", "commands.x", dead, message_id=str(number), type=MESSAGE_TYPE)
+    await caller.publisher.publish("carespine.dead", "commands.x", nameless.to_json(), message_id="y")
+
+    await eventually(lambda: len(filed(database)) == 4)
+    assert {row[1] for row in filed(database)} == {"undecodable", "delivery_limit"}
+    assert (await caller.tell("u1", REGISTER_UNIT)).status is Status.ACCEPTED
+    assert handlers.running()
+
+
+async def test_a_command_whose_answer_cannot_be_written_goes_to_the_desk_and_its_partition_on(
+    installed: Installation, caller: Caller, database: Database
+) -> None:
+    await installed.start("command_handlers").ready()
+    await caller.tell("u1", REGISTER_UNIT)
+    database.execute("ALTER TABLE command_receipts ADD CHECK (type <> 'patient.RegisterPatient')")
+    await caller.publish(caller.envelope("u1", registration()))
+
+    await eventually(lambda: len(filed(database)) == 1)
+    assert filed(database)[0][:3] == ("patient.RegisterPatient", "bug", "open")
+    assert (await caller.tell("u1", REGISTER_UNIT)).status is Status.UNCHANGED
 
 
 async def test_a_message_the_broker_gives_up_is_filed_and_its_caller_told(

@@ -95,6 +95,7 @@ NEVER: list[tuple[str, Json, str]] = [
     ("queue.Enqueue", {}, "not_allowed"),
     ("queue.CallNext", {"department": "Secret Ward!?"}, "content_invalid"),
     ("queue.CallNext", {"department": "intake", "more": 1}, "content_invalid"),
+    ("queue.CallNext", {"department": "intake", "counter": "a\x00b"}, "content_invalid"),
 ]
 
 
@@ -107,6 +108,8 @@ async def test_what_can_never_be_taken_is_refused_by_name_and_the_link_goes_on(
             refused = await unit.hears(Refused)
             assert refused.code == code
             assert "Secret" not in refused.detail
+        await unit.say(command(unit).model_copy(update={"subject": "a\x00b"}))
+        assert (await unit.hears(Refused)).code == "content_invalid"
         await unit.say(command(unit, command_id=new_id()))  # an id that no agent made
         assert (await unit.hears(Refused)).code == "command_id_invalid"
         await unit.say(command(unit))
