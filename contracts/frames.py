@@ -27,6 +27,8 @@ PAGE: Final = 500
 """Facts in one frame at most."""
 ASK_AT_MOST: Final = 100
 """Command ids in one `ask`."""
+FARTHEST: Final = 2**63 - 1
+"""The last position a log can have (`bigint`)."""
 
 
 class Hello(Model):
@@ -34,8 +36,8 @@ class Hello(Model):
 
     type: Literal["hello"] = "hello"
     unit_id: UnitId
-    position: int = Field(ge=0)
-    agent_version: str = Field(max_length=40)
+    position: int = Field(ge=0, le=FARTHEST)
+    agent_version: str = Field(max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")
     window: int = Field(2000, ge=1, le=100_000)
     """Facts the agent takes unacknowledged."""
 

@@ -7,11 +7,11 @@ JSON is camelCase everywhere (HTTP, broker, log, frames); Python is snake_case. 
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from contracts.identity import Role
@@ -26,8 +26,8 @@ class SealedField:
 Sealed = Annotated[T, SealedField()]
 """`Sealed[str]`: clear in memory and in a command, encrypted in the `events` table (architecture, section 3)."""
 
-Instant = AwareDatetime
-"""An instant in UTC; a naive datetime is refused."""
+Instant = Annotated[AwareDatetime, Field(ge=datetime(1, 1, 2, tzinfo=UTC), le=datetime(9999, 12, 31, tzinfo=UTC))]
+"""An instant; a naive datetime is refused, and so is one that some zone's calendar has no year for."""
 
 
 class Model(BaseModel):

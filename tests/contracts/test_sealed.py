@@ -7,6 +7,7 @@ from typing import Any, get_args
 from uuid import UUID
 
 import pytest
+from pydantic import AwareDatetime
 from pydantic.fields import FieldInfo
 
 from contracts.catalogue import COMMANDS, EVENTS
@@ -53,7 +54,7 @@ def is_sealed(field: FieldInfo) -> bool:
 
 def is_harmless(annotation: Any) -> bool:  # Any: any annotation there is
     """Whether every value the annotation admits is of a harmless type."""
-    if annotation in (type(None), Instant):
+    if annotation in (type(None), Instant, AwareDatetime):
         return True
     if isinstance(annotation, type):
         return issubclass(annotation, HARMLESS)

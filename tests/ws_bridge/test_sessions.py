@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import httpx
 
@@ -194,3 +195,19 @@ async def test_a_unit_that_floods_is_held_back_by_its_own_line_only(
         for _ in range(10):
             await good.knows(await centre.happens("south", patient()), within=3)
         await flooding
+
+
+async def test_a_hello_that_no_table_could_hold_ends_its_own_link_and_no_other(
+    bridge: Started, bridges: Bridges, centre: Centre
+) -> None:
+    await centre.unit(UNIT)
+    await centre.unit("south")
+    async with linked(url_of(bridge), "south", bridges.token("south")) as neighbour:
+        await neighbour.hello()
+        for wrong in ({"position": 2**63}, {"agentVersion": "1\x00"}):
+            hello = {"type": "hello", "unitId": UNIT, "position": 0, "agentVersion": "1", **wrong}
+            async with linked(url_of(bridge), UNIT, bridges.token(UNIT)) as unit:
+                await unit.say(json.dumps(hello))
+                assert (await unit.closed())[1] == CloseCode.NOT_THE_PROTOCOL
+        await neighbour.say(Ping())
+        await neighbour.hears(Pong)
