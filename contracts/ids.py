@@ -30,8 +30,13 @@ CommandId = NewType("CommandId", UUID)
 _YEAR_9999: Final = 253_370_764_800_000
 
 
+def is_timed(id_: UUID) -> bool:
+    """Whether the id tells an instant that has a day in every zone's calendar."""
+    return id_.version == 7 and id_.int >> 80 < _YEAR_9999
+
+
 def _timed(value: QueueEntryId) -> QueueEntryId:
-    if value.version != 7 or value.int >> 80 >= _YEAR_9999:
+    if not is_timed(value):
         raise ValueError("not a UUIDv7 of this age: a queue entry's id tells its service day")
     return value
 

@@ -23,7 +23,7 @@ from gateway.answers import JSON
 from gateway.callers import Callers, allow, one_unit, unit_for, unit_named
 from gateway.passage import passage
 from gateway.positions import Position, Positions, position_named
-from gateway.problems import RETRY_AFTER, Problem
+from gateway.problems import RETRY_AFTER, Problem, invalid_field
 from infra.database import Connection, Pool, connected
 from projections.questions import CursorNotValid, Page
 
@@ -130,6 +130,8 @@ class Reading(APIRoute):
 
         async def noted(request: Request) -> Response:
             passage(request).route = self.path_format
+            if b"%00" in request.scope["query_string"] or "\x00" in request.scope["path"]:
+                raise invalid_field("(address)", "must not hold the character U+0000")
             answer: Response = await handle(request)
             return answer
 

@@ -54,6 +54,8 @@ class ProblemDocument(Model):
     about: dict[str, str] | None = None
     command_id: str | None = None
     dead_letter_id: str | None = None
+    limit: int | None = Field(None, description="With `body_too_large`: how many bytes are taken.")
+    unit_code: str | None = Field(None, description="With `unit_call_failed`: why, in the unit's words.")
 
 
 class Pending(Model):
@@ -78,6 +80,11 @@ _PROBLEMS: Final[Mapping[int, tuple[str, str]]] = {
     503: ("Something of ours is away; repeat in a moment.", "broker_unavailable"),
     504: ("The unit did not answer in time.", "unit_call_timeout"),
 }
+_ALSO: Final[Mapping[tuple[str, str], Sequence[int]]] = {
+    ("post", "/ops/dead-letters/{letter_id}/discard"): [409],
+    ("post", "/ops/replays"): [404, 409],
+}
+"""Problems that only these operations have."""
 
 _HEADERS: Final[Json] = {
     "Idempotency-Key": {
@@ -162,7 +169,9 @@ def command_answers(result: Json, *, created: bool) -> Json:
     """The answers of a command: its result, or 202."""
     done = "201" if created else "200"
     content = {"application/json": {"schema": {"type": "object"}, "example": result}}
+    already = {"description": "It is so already.", "headers": _ANSWER_HEADERS, "content": content}
     return {
+        **({"200": already} if created else {}),
         done: {
             "description": "Done.",
             "headers": {**_ANSWER_HEADERS, **(_LOCATION if created else {})},
@@ -212,9 +221,9 @@ def _illustrate(name: str, operation: Json) -> None:
     if name in BODIES:
         operation["requestBody"]["content"]["application/json"]["example"] = BODIES[name]
     if name in ANSWERS:
-        (done,) = (answer for status, answer in operation["responses"].items() if status.startswith("2"))
-        done["description"] = "The answer."
-        done["content"]["application/json"]["example"] = ANSWERS[name]
+        for done in (answer for status, answer in operation["responses"].items() if status.startswith("2")):
+            done["description"] = "The answer."
+            done["content"]["application/json"]["example"] = ANSWERS[name]
         operation["summary"] = operation["description"].partition(";")[0].partition(". ")[0].rstrip(".") + "."
 
 
@@ -244,7 +253,7 @@ def _complete(path: str, method: str, operation: Json, *, is_command: bool) -> N
         wanted += [404, 409, 412, 422, 500]
     if "/calls/" in path:
         wanted += [502, 504]
-    for status in sorted(set(wanted)):
+    for status in sorted({*wanted, *_ALSO.get((method, path), ())}):
         responses[str(status)] = _problem(status)
 
 

@@ -30,7 +30,7 @@ from sqlalchemy import (
     select,
 )
 
-from contracts.ids import instant_of
+from contracts.ids import instant_of, is_timed
 from contracts.model import Model
 from contracts.queue import (
     ACTIVE,
@@ -253,6 +253,8 @@ async def entry(
     connection: Connection, unit_id: str, department: str, entry_id: UUID, *, at: datetime, names: bool = False
 ) -> Entry | None:
     """One entry, open or not, or None; its id tells its service day. Its `place` is not told (`room` tells it)."""
+    if not is_timed(entry_id):
+        return None  # no queue ever had such an entry
     day = await today(connection, unit_id, instant_of(entry_id))
     return await _ENTRY[names].first(
         connection, unit_id=unit_id, department=department, service_day=day, at=at, entry_id=entry_id

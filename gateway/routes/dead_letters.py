@@ -24,7 +24,7 @@ from gateway.callers import OPERATORS, Callers, allow
 from gateway.passage import passage
 from gateway.problems import Kind, Problem
 from gateway.routes.desk_records import (
-    ENTRY,
+    LEDGER,
     LETTER,
     REPLAY,
     REVEALED,
@@ -42,6 +42,8 @@ from infra.sealing import Sealer
 from projections.questions import CursorNotValid, cursor_parts
 
 LetterStatus = Literal["open", "replaying", "replayed", "discarded", "any"]
+TEXT: Final = r"^[^\x00]*$"
+"""What the ledger can keep."""
 NO_LETTER: Final = Kind(404, "There is no such dead letter")
 NOT_OPEN: Final = Kind(409, "The dead letter is not open")
 
@@ -50,14 +52,14 @@ class ReplayRequest(Model):
     """Which letters are to run again; what stands before and behind them in their streams comes along."""
 
     letter_ids: list[UUID] = Field(min_length=1, max_length=1000, examples=[["01996a40-2b6d-5e11-a0c9-1d77f2b94e60"]])
-    reason: str = Field(min_length=3, max_length=500, examples=["the handler was repaired in 0.1.1"])
+    reason: str = Field(min_length=3, max_length=500, pattern=TEXT, examples=["the handler was repaired in 0.1.1"])
     dry_run: bool = Field(False, description="Only show what would run.", examples=[False])
 
 
 class Because(Model):
     """Why something is done to a letter; the ledger keeps it."""
 
-    reason: str = Field(min_length=3, max_length=500, examples=["sent by a test system"])
+    reason: str = Field(min_length=3, max_length=500, pattern=TEXT, examples=["sent by a test system"])
 
 
 class Desk:
@@ -127,7 +129,7 @@ def router(desk: Desk) -> APIRouter:
             letter = await store.discard(connection, letter_id=letter_id, actor=actor.subject, reason=why.reason)
         return json_answer(as_json(letter))
 
-    @routes.post("/replays", status_code=201, responses=shows(REPLAY, 201))
+    @routes.post("/replays", status_code=201, responses={**shows(REPLAY, 201), **shows(REPLAY, 200)})
     async def replay(wanted: ReplayRequest, actor: Actor = operator) -> Response:
         """Freeze a selection and have it run in order; `dryRun` shows it and changes nothing (200)."""
         async with desk.open() as connection:
@@ -159,7 +161,7 @@ def router(desk: Desk) -> APIRouter:
                 raise Problem("not_found", "There is no such replay.") from None
         return json_answer({**as_json(run), "items": [as_json(item) for item in items]})
 
-    @routes.get("/ledger", responses=shows_page(ENTRY))
+    @routes.get("/ledger", responses=shows(LEDGER))
     async def read_ledger(
         actor: Actor = operator,
         cursor: str | None = CURSOR,

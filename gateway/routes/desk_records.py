@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from fastapi.responses import Response
-from pydantic import create_model
+from pydantic import Field, create_model
 from pydantic.alias_generators import to_camel
 
 from contracts.envelope import Json
@@ -68,3 +68,12 @@ REPLAY: Final = _shape(replays.Replay, "PlannedReplay")
 RUN: Final = _shape(replays.Run, "ReplayRun")
 RUN_WITH_ITEMS: Final = _shape(replays.Run, "ReplayRunWithItems", items=(_type(list[replays.RunItem]), ...))
 ENTRY: Final = _shape(ledger.Entry, "LedgerEntry")
+LEDGER: Final = create_model(
+    "LedgerPage",
+    __base__=Model,
+    __doc__="A page of the ledger.",
+    items=(_type(list[ledger.Entry]), ...),
+    next_cursor=(str | None, None),
+    total=(int | None, None),
+    first_break=(int | None, Field(None, description="Only with `verify`: the first entry that breaks the chain.")),
+)

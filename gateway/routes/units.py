@@ -11,7 +11,7 @@ from pydantic import Field
 from contracts.identity import Role
 from gateway.asking import CURSOR, LIMIT, TOTAL, Asking, PageOf, Questions, Reading, many, one
 from gateway.callers import NETWORK
-from gateway.problems import Problem, invalid_field
+from gateway.problems import Problem
 from projections import unit_commands, units
 from projections.questions import Page
 
@@ -40,8 +40,6 @@ def router(questions: Questions) -> APIRouter:
         total: bool = TOTAL,
     ) -> Response:
         """Units by name, as far as the caller may see them."""
-        if search and "\x00" in search:
-            raise invalid_field("search", "must be text")
         async with asking.connection() as connection:
             return many(
                 await units.page(connection, search=search, status=status, cursor=cursor, limit=limit, total=total)

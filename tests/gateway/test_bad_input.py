@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
+from contracts.identity import Role
 from tests.gateway.conftest import Clinic, Network, arrival, person, problem
 
 JSON = {"Content-Type": "application/json"}
@@ -83,6 +84,26 @@ async def test_a_nul_character_is_refused_before_it_can_do_harm(clinic: Clinic) 
 
     harmless = await clinic.checked_in(reason="the text \\u0000 written out")
     assert harmless["ticket"]
+
+
+async def test_a_nul_character_anywhere_else_is_refused_too(clinic: Clinic, network: Network) -> None:
+    for path in ("/api/notifications?department=er&practitioner=%00", "/api/units?search=a%00", "/api/units/a%00b"):
+        problem(await clinic.api.get(path), 400, "validation_failed")
+    letter, operator = f"/ops/dead-letters/{uuid4()}/discard", network.caller(Role.OPS)
+    answer = await clinic.api.post(letter, json={"reason": "a test\x00"}, headers=operator)
+    problem(answer, 400, "validation_failed")
+
+
+async def test_an_instant_that_some_zone_has_no_year_for_is_refused(clinic: Clinic) -> None:
+    patient = await clinic.patient()
+    for instant in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"):
+        answer = await clinic.api.post(f"/api/patients/{patient['id']}/deceased", json={"deceasedAt": instant})
+        problem(answer, 400, "validation_failed")
+
+
+async def test_an_id_that_tells_no_day_is_no_queue_entry_s(clinic: Clinic) -> None:
+    for entry_id in (uuid4(), UUID(int=(1 << 128) - 1)):
+        problem(await clinic.api.get(f"/api/queues/er/entries/{entry_id}"), 404, "not_found")
 
 
 async def test_an_unknown_unit_is_not_found(clinic: Clinic, network: Network) -> None:
@@ -168,7 +189,7 @@ async def test_a_question_that_cannot_be_understood_is_refused(clinic: Clinic, q
     problem(await clinic.api.get(f"/api/patients?{query}"), 400, "validation_failed")
 
 
-@pytest.mark.parametrize("cursor", ["x", "!!!!", "AAAA", "YXxi", "bXwwMQ", "%00", "a" * 399])
+@pytest.mark.parametrize("cursor", ["x", "!!!!", "AAAA", "YXxi", "bXwwMQ", "a" * 399])
 async def test_a_cursor_nobody_gave_is_refused(clinic: Clinic, cursor: str) -> None:
     problem(await clinic.api.get(f"/api/patients?cursor={cursor}"), 400, "cursor_invalid")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from openapi_spec_validator import validate
 
 from contracts import refusals
 from contracts.catalogue import COMMANDS
+from contracts.identity import Role
 from contracts.model import Refusal
 from gateway.command_routes import body_of
 from gateway.commands import ROWS
@@ -115,3 +117,23 @@ async def test_real_answers_fit_the_document(document: JsonObject, clinic: Clini
     lost = await clinic.api.get("/nothing")
     problem_schema = {"$ref": "#/components/schemas/ProblemDocument"}
     assert not list(checker(document, problem_schema).iter_errors(lost.json()))
+
+
+async def test_rarer_answers_fit_the_document_too(document: JsonObject, clinic: Clinic) -> None:
+    operator = clinic.role(Role.OPS)
+    asked = {"letterIds": [str(uuid4())], "reason": "a question"}
+    department = f"/api/units/{clinic.unit_id}/departments"
+    body = {"department": "er", "display": "Emergencies"}
+    await clinic.api.post(department, json=body, headers=operator)
+    for template, method, path, content, status in (
+        ("/api/units/{unitId}/departments", "post", department, body, 200),
+        ("/ops/replays", "post", "/ops/replays", asked, 404),
+        ("/ops/ledger", "get", "/ops/ledger?verify=true", None, 200),
+        ("/api/patients", "post", "/api/patients", {"firstName": "x" * 20_000}, 413),
+    ):
+        headers = None if status == 413 else operator
+        answer = await clinic.api.request(method, path, json=content, headers=headers)
+        assert answer.status_code == status, answer.text
+        (media,) = document["paths"][template][method]["responses"][str(status)]["content"].values()
+        errors = [error.message for error in checker(document, media["schema"]).iter_errors(answer.json())]
+        assert not errors, (template, errors)
