@@ -173,9 +173,14 @@ def _handled(account: Account, ledger: Ledger, receipts: Mapping[UUID, _Receipt]
         told, receipt = entry.answer, receipts.get(entry.command_id)
         if told is None and entry.via == "http":
             account.remarks.append(f"{entry.type} {entry.command_id} was never answered")
-        if told and receipt and told.status not in ("failed", receipt.status):
+        if told and receipt and not _agree(told.status, receipt.status):
             account.remarks.append(f"{entry.type} {entry.command_id}: told {told.status}, is {receipt.status}")
     account.remarks += [f"the answer to {command_id} named another command" for command_id in ledger.unlike]
+
+
+def _agree(told: str, receipt: str) -> bool:
+    """A command asked for twice, by its caller or by the broker, is told `unchanged` where it was accepted first."""
+    return told in ("failed", receipt) or (told, receipt) == ("unchanged", "accepted")
 
 
 def _stored(account: Account, receipts: Mapping[UUID, _Receipt], facts: Sequence[_Fact]) -> None:

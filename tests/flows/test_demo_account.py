@@ -207,3 +207,10 @@ def test_an_answer_that_contradicts_the_receipt_is_remarked_on(scene: Scene) -> 
 def test_an_agent_that_applied_a_fact_twice_is_remarked_on(scene: Scene) -> None:
     scene.store = replace(scene.store, applied=len(FACTS) + 1)
     assert any("applied 7 facts and holds 6" in remark for remark in scene.account().remarks)
+
+
+def test_a_command_delivered_twice_is_told_unchanged_and_that_balances(scene: Scene) -> None:
+    entry = next(iter(scene.ledger.entries.values()))
+    scene.ledger.answered(entry, Ended("unchanged", None, entry.command_id, {}))
+
+    assert scene.account().remarks == []
