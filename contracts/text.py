@@ -22,3 +22,16 @@ def holds_nul(content: Any) -> bool:  # Any: JSON
             return any(holds_nul(key) or holds_nul(value) for key, value in content.items())
         case _:
             return False
+
+
+def kept(content: Any) -> Any:  # Any: JSON
+    """This JSON value with replacements for what cannot be kept or sent on: U+0000, and halves of surrogate pairs."""
+    match content:
+        case str():
+            return content.replace("\x00", "\ufffd").encode(errors="replace").decode()
+        case list():
+            return [kept(item) for item in content]
+        case dict():
+            return {kept(key): kept(value) for key, value in content.items()}
+        case _:
+            return content

@@ -21,6 +21,7 @@ from contracts.ids import derived, fresh_command_id, keyed_command_id
 from contracts.model import Command
 from contracts.patient import RegisterPatient
 from contracts.queue import TransferEntry
+from contracts.text import holds_nul
 from contracts.unit_command import ReportUnitCommand
 from unit_agent import outbox
 from unit_agent.store import Store
@@ -58,6 +59,8 @@ def keep(
     With a `key` the same command made again is the same command, with the same ids.
     """
     word = _word(type_name)
+    if holds_nul(payload) or holds_nul(subject):
+        raise NotACommand("content_invalid", "No text may hold the character U+0000.")
     command_id = fresh_command_id(now, os.urandom(10)) if key is None else keyed_command_id("agent", unit_id, key)
     with store.transaction() as db:
         first = outbox.issued_at(db, command_id)

@@ -8,6 +8,7 @@ from typing import Final
 import httpx
 
 from contracts.envelope import Json
+from contracts.text import kept
 from unit_agent.addresses import is_loopback
 from unit_agent.connectors import Declined, Done, NotDone, Unsure
 from unit_agent.mailbox import Order
@@ -88,11 +89,12 @@ class Webhook:
 
 
 def _object(answer: httpx.Response) -> Json:
-    """The answer's JSON object; empty when it is none, or too large to be a result."""
+    """The answer's JSON object, its texts such as can be kept; empty when it is none, or too large to be a result."""
     if len(answer.content) > ANSWER_BYTES:
         return {}
     try:
         told = answer.json()
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    found: Json = kept(told) if isinstance(told, dict) else {}
+    return found

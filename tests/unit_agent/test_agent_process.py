@@ -221,6 +221,7 @@ async def test_the_local_api_refuses_what_is_no_command_and_repeats_what_is_the_
     assert (await make("unit_command.ReportUnitCommand", {}))[0] == 403
     status, wrong = await make("queue.CallNext", {"department": "Not A Department!"})
     assert (status, wrong["code"], wrong["detail"]) == (422, "content_invalid", "Not valid: department")
+    assert (await make("queue.CallNext", {"department": "er", "counter": "a\x00"}))[1]["code"] == "content_invalid"
 
 
 async def test_several_units_can_share_one_process(

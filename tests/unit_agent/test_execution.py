@@ -98,6 +98,17 @@ async def test_a_command_goes_to_the_site_s_system_once_and_its_answer_is_the_re
     assert site.done == site.keys == [str(command.unit_command_id)]
 
 
+async def test_an_answer_of_the_site_that_cannot_be_sent_on_as_it_is_becomes_one_that_can(
+    store: Store, site: Site
+) -> None:
+    site.answers = [(200, {"note": "a\x00b", "half": "c\ud800d"})]
+    command = soon()
+    arrives(store, command)
+    async with executing(store, site):
+        report = await ends(store, command.unit_command_id, "applied", None)
+    assert report["result"] == {"note": "a\ufffdb", "half": "c?d"}
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [((422, {"code": "no_bed"}), "no_bed"), ((404, {}), "http_404"), ((403, {"code": "?!"}), "http_403")],
