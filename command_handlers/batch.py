@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
 
 import structlog
 from pydantic import ValidationError
@@ -19,11 +18,12 @@ from command_handlers.deciding import Decision, decide
 from command_handlers.domain.catalogue import aggregate_for
 from command_handlers.domain.decider import Claim
 from command_handlers.domain.processes import prefetch
-from command_handlers.letters import hand_over, letter
 from command_handlers.loading import Block, Found, Receipt, enter_streams, find, load
-from command_handlers.writing import Parked, Settled, write
+from command_handlers.messages import Item
+from command_handlers.setting_aside import SettingAside
+from command_handlers.writing import Settled, write
 from contracts.catalogue import UnknownWord, command_from
-from contracts.dead_letter import Reason, letter_id_for
+from contracts.dead_letter import Reason
 from contracts.envelope import CommandEnvelope, Outcome, Status
 from contracts.ids import partition_of
 from contracts.model import Command
@@ -41,37 +41,6 @@ MOST_LOADS = 50
 """A decision that asks for more than this, one after the other, does not end."""
 CANNOT_BE_READ = (UnknownWord, SealBroken, NotLoaded, ValueError, LookupError)
 """What the history of a stream can be at fault for."""
-
-
-class Message(Protocol):
-    """What is needed of a delivery."""
-
-    @property
-    def body(self) -> bytes:
-        """As published."""
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether it was delivered before to somebody who did not acknowledge it."""
-
-    @property
-    def tag(self) -> int:
-        """What it is acknowledged by."""
-
-
-@dataclass(slots=True)
-class Item:
-    """One message on its way."""
-
-    partition: int
-    message: Message
-    attempted: bool = False
-    """Counted in `command_attempts` for this delivery."""
-    envelope: CommandEnvelope | None = None
-    command: Command | None = None
-    dead: Reason | None = None
-    """Why it cannot even be decided; None: it can."""
-    bug: BaseException | None = None
 
 
 @dataclass(slots=True)
@@ -99,7 +68,7 @@ class Batches:
     ) -> None:
         self._pool = pool
         self._sealer = sealer
-        self._publisher = publisher
+        self._aside = SettingAside(publisher, metrics)
         self._metrics = metrics
         self._partitions = partitions
         self._rehearse = rehearse
@@ -194,7 +163,7 @@ class Batches:
     ) -> Settled | None:
         envelope, command = item.envelope, item.command
         if envelope is None or item.dead is Reason.WRONG_PARTITION:
-            await self._bury(item, item.dead or Reason.UNDECODABLE, at)
+            await self._aside.bury(item, item.dead or Reason.UNDECODABLE, at)
             return None
         receipt = look.receipts.get(envelope.command_id)
         if receipt is not None and not (receipt.status == "failed" and envelope.replay):
@@ -202,7 +171,9 @@ class Batches:
             return None
         if item.dead is not None or command is None:
             stream = _stream_of(book, envelope, command, at) if command else None
-            poison = await self._poison(item, envelope, item.dead or Reason.UNDECODABLE, book, look, at, stream)
+            poison = await self._aside.poison(
+                item, envelope, item.dead or Reason.UNDECODABLE, book.partition, look, at, stream
+            )
             return self._remembered(poison, look)
         try:
             decision = await self._decide(connection, envelope, command, book, at)
@@ -211,10 +182,10 @@ class Batches:
         except Exception as bug:  # noqa: BLE001 - a bug in a rule is one command's poison, never the partition's end
             item.bug = bug
             stream = _stream_of(book, envelope, command, at)
-            return self._remembered(await self._poison(item, envelope, Reason.BUG, book, look, at, stream), look)
+            return self._remembered(await self._aside.poison(item, envelope, Reason.BUG, look, at, stream), look)
         held = self._held_by(decision, look, book.partition, envelope)
         if held is not None:
-            return self._remembered(await self._park(item, envelope, held, look, at), look)
+            return self._remembered(await self._aside.park(item, envelope, held, look, at), look)
         return self._remembered(_settled(envelope, decision, book.partition), look)
 
     async def _decide(
@@ -247,78 +218,6 @@ class Batches:
                 return block
         return None
 
-    async def _park(self, item: Item, envelope: CommandEnvelope, block: Block, look: Found, at: datetime) -> Settled:
-        place = Parked(block.stream, block.block_id, opens=False)
-        return await self._dead(item, envelope, Reason.PARKED, look, at, place, seq=block.letters)
-
-    async def _poison(
-        self,
-        item: Item,
-        envelope: CommandEnvelope,
-        reason: Reason,
-        book: Book,
-        look: Found,
-        at: datetime,
-        stream: str | None,
-    ) -> Settled:
-        self._metrics.dead_letters.labels(reason=reason.value, origin="commands").inc()
-        if stream is None or envelope.replay:
-            # A replayed letter has its place in its block already.
-            return await self._dead(item, envelope, reason, look, at, None, seq=0)
-        if (block := look.blocks.get((book.partition, stream))) is not None:
-            return await self._park(item, envelope, block, look, at)
-        place = Parked(stream, letter_id_for(envelope.command_id), opens=True)
-        return await self._dead(item, envelope, reason, look, at, place, seq=0)
-
-    async def _dead(
-        self,
-        item: Item,
-        envelope: CommandEnvelope,
-        reason: Reason,
-        look: Found,
-        at: datetime,
-        parked: Parked | None,
-        *,
-        seq: int,
-    ) -> Settled:
-        dead = letter(
-            item.message.body,
-            command_id=envelope.command_id,
-            command_type=envelope.type,
-            reason=reason,
-            partition=item.partition,
-            at=at,
-            bug=item.bug,
-            stream=parked.stream if parked else None,
-            block_id=parked.block_id if parked else None,
-            seq=seq,
-        )
-        # Before the receipt is written: a letter too many is recognised by its receipt, one too few would be a loss.
-        await hand_over(self._publisher, dead)
-        log.warning("command.dead_lettered", command_id=str(envelope.command_id), reason=reason.value)
-        if parked is not None:
-            look.blocks[item.partition, parked.stream] = Block(item.partition, parked.stream, parked.block_id, seq + 1)
-        outcome = Outcome(
-            command_id=envelope.command_id,
-            type=envelope.type,
-            unit_id=envelope.unit_id,
-            status=Status.FAILED,
-            code="parked" if reason is Reason.PARKED else "poison",
-            detail=_WHY_FAILED[reason is Reason.PARKED],
-            partition=item.partition,
-            dead_letter_id=dead.letter_id,
-        )
-        return Settled(envelope, outcome, parked=parked)
-
-    async def _bury(self, item: Item, reason: Reason, at: datetime) -> None:
-        """A message that names no command of this partition: nobody waits for it, the desk gets it as it is."""
-        self._metrics.dead_letters.labels(reason=reason.value, origin="commands").inc()
-        dead = letter(
-            item.message.body, command_id=None, command_type=None, reason=reason, partition=item.partition, at=at
-        )
-        await hand_over(self._publisher, dead)
-        log.warning("message.dead_lettered", partition=item.partition, reason=reason.value)
-
     def _remembered(self, settled: Settled, look: Found) -> Settled:
         """The same id further on in this batch is answered like one seen before."""
         envelope, outcome = settled.envelope, settled.outcome
@@ -345,12 +244,6 @@ class Batches:
             self._metrics.append_batch_size.observe(len(settled))
             self._metrics.append_duration_seconds.observe(writing)
             self._metrics.command_stage_duration_seconds.labels(stage="decide").observe(deciding)
-
-
-_WHY_FAILED = {
-    False: "The command could not be handled and waits at the dead-letter desk.",
-    True: "An earlier command of the same record waits at the dead-letter desk; this one waits behind it.",
-}
 
 
 async def _clear_attempts(connection: Connection, items: Sequence[Item]) -> None:

@@ -16,7 +16,8 @@ from uuid import UUID
 
 import structlog
 
-from command_handlers.batch import Batches, Item, Result
+from command_handlers.batch import Batches, Result
+from command_handlers.messages import Item
 from command_handlers.writing import BlockGone, ReceiptTaken
 from contracts.dead_letter import Reason
 from contracts.routing import commands_queue
