@@ -73,10 +73,10 @@ class Runner:
                     while not stopping.is_set():
                         self._wake.clear()
                         async with asyncio.timeout(TURN_SECONDS):
-                            more = await self.turn(connection)
+                            taken = await self.turn(connection)
                         self.trouble = None
                         pause = FIRST_PAUSE
-                        if not more:
+                        if taken < self._limit:  # no partition has more; what is appended from now on wakes us
                             await _until(self._wake, POLL_SECONDS)
             except (DatabaseUnavailable, KeyNotKnown, psycopg.Error, TimeoutError) as why:
                 self.trouble = type(why).__name__
@@ -84,11 +84,11 @@ class Runner:
                 await _until(stopping, random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
                 pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def turn(self, connection: Connection) -> bool:
-        """Make visible what is new, once, and tell; False when nothing was."""
+    async def turn(self, connection: Connection) -> int:
+        """Make visible what is new, once, and tell; answers how many facts that were."""
         owned = self._owned()
         if not owned:
-            return False
+            return 0
         try:
             try:
                 facts = await self._together(connection, owned)
@@ -100,7 +100,7 @@ class Runner:
             self._feed.forget()
             raise
         self._feed.publish(by_unit(facts))
-        return bool(facts)
+        return len(facts)
 
     async def _together(self, connection: Connection, owned: Mapping[int, int]) -> list[Opened]:
         """The ordinary way: two round trips, whatever the size of the batch."""
