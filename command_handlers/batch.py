@@ -94,6 +94,8 @@ class Batches:
             item.dead = Reason.UNKNOWN_COMMAND
         except ValidationError:
             item.dead = Reason.UNDECODABLE
+        except Exception as bug:  # noqa: BLE001 - a bug in reading one command is its poison, never the process's end
+            item.dead, item.bug = Reason.BUG, bug
 
     async def handle(self, items: Sequence[Item], epochs: dict[int, int]) -> Result:
         """Settle the items in order, in one transaction; afterwards they may be acknowledged.
@@ -171,9 +173,8 @@ class Batches:
             return None
         if item.dead is not None or command is None:
             stream = _stream_of(book, envelope, command, at) if command else None
-            poison = await self._aside.poison(
-                item, envelope, item.dead or Reason.UNDECODABLE, book.partition, look, at, stream
-            )
+            reason = item.dead or Reason.UNDECODABLE
+            poison = await self._aside.poison(item, envelope, reason, look, at, stream)
             return self._remembered(poison, look)
         try:
             decision = await self._decide(connection, envelope, command, book, at)
