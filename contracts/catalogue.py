@@ -34,7 +34,7 @@ class UnknownWord(Exception):
 def command_named(type_name: str, version: int = 1) -> type[Command]:
     """The class of a command, or `UnknownWord`."""
     word = COMMANDS.get(type_name)
-    if word is None or version > word.version:
+    if word is None or not 1 <= version <= word.version:
         raise UnknownWord(f"unknown command {type_name!r} version {version}")
     return word
 
@@ -48,7 +48,7 @@ def command_from(type_name: str, version: int, payload: dict[str, Any]) -> AnyCo
 def event_from(type_name: str, version: int, payload: dict[str, Any]) -> AnyEvent:  # Any: JSON object
     """The event stored under this name and version, upcast to what the code knows today, or `UnknownWord`."""
     word = EVENTS.get(type_name)
-    if word is None or version > word.version:
+    if word is None or not 1 <= version <= word.version:
         raise UnknownWord(f"unknown event {type_name!r} version {version}")
     return cast(AnyEvent, word.model_validate(_upcast(word, version, payload)))
 

@@ -25,6 +25,7 @@ from gateway.asking import Asking, Questions, Reading
 from gateway.bodies import parsed
 from gateway.callers import NETWORK, Callers, allow, one_unit
 from gateway.intake import Intake, request_hash
+from gateway.openapi import Pending
 from gateway.passage import passage, wishes
 from gateway.problems import Problem, invalid
 from infra.database import Connection
@@ -74,7 +75,7 @@ def router(questions: Questions) -> APIRouter:
     routes = APIRouter(route_class=Reading, tags=["commands"])
     anybody = Depends(questions.by(NETWORK))
 
-    @routes.get(f"{PATH}/{{command_id}}", responses={200: {"model": CommandStatus}})
+    @routes.get(f"{PATH}/{{command_id}}", responses={200: {"model": CommandStatus | Pending}})
     async def command_status(command_id: UUID, asking: Asking = anybody) -> Response:
         """How a command ended: `pending` until it has; a command to a unit also tells its delivery."""
         async with asking.connection() as connection:

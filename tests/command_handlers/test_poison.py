@@ -153,11 +153,13 @@ async def test_what_is_no_command_at_all_is_filed_and_stops_nothing(
     wrong = command_key("u1", (partition + 1) % PARTITIONS, "unit.RegisterUnit")
     await caller.publisher.publish(COMMANDS, wrong, misrouted.to_json(), message_id="y")
     unknown = await caller.ask(caller.envelope("u1", REGISTER_UNIT, type="queue.FromTheFuture"))
+    ancient = await caller.ask(caller.envelope("u1", REGISTER_UNIT, type_version=-1))
 
-    assert unknown.code == "poison"
+    assert (unknown.code, ancient.code) == ("poison", "poison")
     assert (await caller.tell("u1", REGISTER_UNIT)).status is Status.ACCEPTED
-    await eventually(lambda: len(filed(database)) == 7)
-    assert sorted(row[1] for row in filed(database)) == ["undecodable"] * 5 + ["unknown_command", "wrong_partition"]
+    await eventually(lambda: len(filed(database)) == 8)
+    expected = ["undecodable"] * 5 + ["unknown_command"] * 2 + ["wrong_partition"]
+    assert sorted(row[1] for row in filed(database)) == expected
 
 
 async def test_what_postgres_cannot_keep_is_filed_as_its_bytes_and_ends_no_handler(

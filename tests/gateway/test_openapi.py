@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import httpx
@@ -13,6 +15,7 @@ from openapi_spec_validator import validate
 from contracts import refusals
 from contracts.catalogue import COMMANDS
 from contracts.identity import Role
+from contracts.ids import fresh_command_id
 from contracts.model import Refusal
 from gateway.command_routes import body_of
 from gateway.commands import ROWS
@@ -125,7 +128,9 @@ async def test_rarer_answers_fit_the_document_too(document: JsonObject, clinic: 
     department = f"/api/units/{clinic.unit_id}/departments"
     body = {"department": "er", "display": "Emergencies"}
     await clinic.api.post(department, json=body, headers=operator)
+    issued = fresh_command_id(datetime.now(UTC), os.urandom(10))
     for template, method, path, content, status in (
+        ("/api/commands/{commandId}", "get", f"/api/commands/{issued}", None, 200),
         ("/api/units/{unitId}/departments", "post", department, body, 200),
         ("/ops/replays", "post", "/ops/replays", asked, 404),
         ("/ops/ledger", "get", "/ops/ledger?verify=true", None, 200),
