@@ -6,6 +6,7 @@ Which messages form a batch and what happens after trouble is `command_handlers.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -239,8 +240,8 @@ class Batches:
         return settled
 
     def _measure(self, settled: Sequence[Settled], deciding: float, writing: float) -> None:
-        for one in settled:
-            self._metrics.commands_settled.labels(outcome=one.outcome.status.value).inc()
+        for status, count in Counter(one.outcome.status for one in settled).items():
+            self._metrics.commands_settled.labels(outcome=status.value).inc(count)
         if settled:
             self._metrics.append_batch_size.observe(len(settled))
             self._metrics.append_duration_seconds.observe(writing)

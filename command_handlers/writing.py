@@ -132,7 +132,7 @@ def _subjects(batch: Sequence[Settled]) -> dict[str, str]:
         subject: settled.envelope.unit_id
         for settled in batch
         for written in settled.events
-        if (subject := written.event.subject()) is not None
+        if sealed_fields(type(written.event)) and (subject := written.event.subject()) is not None
     }
 
 
