@@ -24,6 +24,7 @@ from contracts.routing import commands_queue
 from infra.broker.consumer import Consumer, ConsumingConnection, Delivery
 from infra.broker.errors import BrokerUnavailable, ConsumerLost, ConsumerRefused
 from infra.broker.publisher import Publisher
+from infra.broker.wire import TooLong
 from infra.database import DatabaseUnavailable, Pool, connected
 from infra.event_log import Fenced
 from infra.ownership import Ownership
@@ -297,6 +298,6 @@ class Pump:
                 self._publisher.publish_nowait(
                     "", envelope.reply_to, outcome.to_json(), correlation_id=str(envelope.command_id)
                 )
-            except BrokerUnavailable:
+            except (BrokerUnavailable, TooLong):
                 # The caller's wait ends with `pending`, and the receipt has the answer.
                 log.info("answer.not_sent", command_id=str(envelope.command_id))

@@ -162,6 +162,16 @@ async def test_what_is_no_command_at_all_is_filed_and_stops_nothing(
     assert sorted(row[1] for row in filed(database)) == expected
 
 
+async def test_an_answer_that_cannot_be_addressed_ends_no_handler(
+    installed: Installation, caller: Caller, database: Database
+) -> None:
+    handlers = installed.start("command_handlers")
+    await handlers.ready()
+    await caller.publish(caller.envelope("u1", REGISTER_UNIT, reply_to="x" * 300))
+    assert (await caller.tell("u1", REGISTER_UNIT)).status is Status.UNCHANGED
+    assert handlers.running()
+
+
 async def test_what_postgres_cannot_keep_is_filed_as_its_bytes_and_ends_no_handler(
     installed: Installation, caller: Caller, database: Database
 ) -> None:
