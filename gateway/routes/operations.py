@@ -17,13 +17,16 @@ from projections import progress, receipts
 from projections.questions import CursorNotValid, Page, cursor_of, cursor_parts
 
 _LINKS: Final = """
-SELECT unit.unit_id, unit.name, unit.status, coalesce(link.connected, false) AS connected, link.bridge, link.epoch,
+SELECT unit.unit_id, unit.name, unit.status, held.connected, link.bridge, link.epoch,
     link.agent_version, coalesce(link.acked_position, 0) AS acknowledged_position, unit.partition,
     link.connected_at, link.seen_at, link.disconnected_at
 FROM read_units unit LEFT JOIN unit_sessions link USING (unit_id)
-WHERE unit.unit_id > %(after)s AND (%(connected)s::boolean IS NULL OR coalesce(link.connected, false) = %(connected)s)
+CROSS JOIN LATERAL (
+    SELECT coalesce(link.connected AND link.seen_at > now() - interval '1 minute', false) AS connected) held
+WHERE unit.unit_id > %(after)s AND (%(connected)s::boolean IS NULL OR held.connected = %(connected)s)
 ORDER BY unit.unit_id LIMIT %(limit)s
 """
+"""A bridge gives every link it holds a sign of life four times a minute; one that was killed cannot say goodbye."""
 
 
 class UnitLink(Model):
