@@ -24,6 +24,7 @@ from contracts.routing import commands_queue
 from infra.broker.consumer import Consumer, ConsumingConnection, Delivery
 from infra.broker.errors import BrokerUnavailable, ConsumerLost, ConsumerRefused
 from infra.broker.publisher import Publisher
+from infra.broker.replies import packed
 from infra.broker.wire import TooLong
 from infra.database import DatabaseUnavailable, Pool, connected
 from infra.event_log import Fenced
@@ -291,13 +292,13 @@ class Pump:
                 log.info("partition.ack_lost", partition=source.partition)
 
     def _tell(self, result: Result) -> None:
+        waiting: dict[str, list[tuple[str, bytes]]] = {}
         for envelope, outcome in result.answers:
-            if envelope.reply_to is None:
-                continue
+            if envelope.reply_to is not None:
+                waiting.setdefault(envelope.reply_to, []).append((str(envelope.command_id), outcome.to_json()))
+        for reply_to, answers in waiting.items():
             try:
-                self._publisher.publish_nowait(
-                    "", envelope.reply_to, outcome.to_json(), correlation_id=str(envelope.command_id)
-                )
+                self._publisher.publish_nowait("", reply_to, packed(answers))
             except (BrokerUnavailable, TooLong):
-                # The caller's wait ends with `pending`, and the receipt has the answer.
-                log.info("answer.not_sent", command_id=str(envelope.command_id))
+                # Their wait ends with `pending`, and the receipts have the answers.
+                log.info("answers.not_sent", count=len(answers))

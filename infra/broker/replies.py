@@ -7,7 +7,7 @@ with it, and whoever waits hears ReplyLost at once: the receipts know the answer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from infra.broker.connection import BrokerConnection
@@ -15,6 +15,18 @@ from infra.broker.consumer import Delivery, consume
 from infra.broker.errors import BrokerUnavailable, ReplyLost
 from infra.broker.private_queue import declare_private
 from infra.broker.reconnect import Reconnecting
+
+
+def packed(answers: Iterable[tuple[str, bytes]]) -> bytes:
+    """Several answers `(command id, JSON)` to one gateway as one message, which then has no correlation id."""
+    return b"\n".join(b"%b %b" % (name.encode(), body) for name, body in answers)
+
+
+def unpacked(body: bytes) -> Iterator[tuple[str, bytes]]:
+    """What `packed` put together. JSON has no line breaks outside its strings, and there they are escaped."""
+    for line in body.split(b"\n"):
+        name, _, answer = line.partition(b" ")
+        yield name.decode("ascii", "replace"), answer
 
 
 class ReplyBox(Reconnecting):
@@ -74,9 +86,11 @@ class ReplyBox(Reconnecting):
 
     def _answered(self, delivery: Delivery) -> None:
         command_id = delivery.properties.correlation_id
-        for future in self._expected.get(command_id or "", ()):
-            if not future.done():
-                future.set_result(delivery.body)
+        answers = [(command_id, delivery.body)] if command_id is not None else unpacked(delivery.body)
+        for name, body in answers:
+            for future in self._expected.get(name, ()):
+                if not future.done():
+                    future.set_result(body)
 
     def _give_up(self) -> None:
         for futures in self._expected.values():

@@ -10,7 +10,7 @@ import pytest
 
 from infra.broker.errors import BrokerUnavailable, ReplyLost
 from infra.broker.publisher import Publisher
-from infra.broker.replies import ReplyBox
+from infra.broker.replies import ReplyBox, packed
 from tests.infra.cable import Cable
 
 
@@ -36,6 +36,15 @@ async def test_each_waits_for_his_own_answer(publisher: Publisher, box: ReplyBox
     ids = [f"c{number}" for number in range(200)]
     assert await asyncio.gather(*map(ask, ids)) == [f"to {command_id}".encode() for command_id in ids]
     assert box.waiting == 0
+
+
+async def test_the_answers_of_a_batch_come_in_one_message(publisher: Publisher, box: ReplyBox) -> None:
+    with box.expect("first") as first, box.expect("second") as second:
+        assert box.queue is not None
+        answers = [("first", b'{"detail":"two words"}'), ("nobody", b"{}"), ("second", b"{}")]
+        publisher.publish_nowait("", box.queue, packed(answers))
+        assert await asyncio.wait_for(first, 5) == b'{"detail":"two words"}'
+        assert await asyncio.wait_for(second, 5) == b"{}"
 
 
 async def test_two_who_wait_for_the_same_command_both_hear(publisher: Publisher, box: ReplyBox) -> None:
