@@ -10,6 +10,7 @@ import sys
 from command_handlers.batch import Batches, Rehearse
 from command_handlers.desk import Desk
 from command_handlers.pump import Pump
+from command_handlers.replaying import Replays
 from command_handlers.timers import Timers
 from contracts.catalogue import COMMANDS
 from contracts.model import Command
@@ -95,11 +96,11 @@ async def main(process: Process, defect: str | None) -> None:
     )
     pump.ownership = ownership
     timers = Timers(pool=handlers, publisher=publisher, partitions=settings.work.partitions, owned=ownership.owned)
-    desk = Desk(
+    desk = Desk(pool=desk_pool, sealer=sealer, broker=consuming, partitions=settings.work.partitions)
+    replays = Replays(
         pool=desk_pool,
         sealer=sealer,
         publisher=publisher,
-        broker=consuming,
         metrics=process.metrics,
         partitions=settings.work.partitions,
     )
@@ -112,6 +113,7 @@ async def main(process: Process, defect: str | None) -> None:
     process.tasks.create_task(pump.run(), name="pump")
     process.tasks.create_task(timers.run(), name="timers")
     process.tasks.create_task(desk.run(), name="desk")
+    process.tasks.create_task(replays.run(), name="replays")
     process.tasks.create_task(topology.keep_declaring(broker_url, partitions=settings.work.partitions), name="topology")
     process.started()
     await process.stopping.wait()

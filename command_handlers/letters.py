@@ -12,6 +12,8 @@ from datetime import datetime
 from importlib.metadata import version
 from uuid import NAMESPACE_OID, UUID, uuid5
 
+import orjson
+
 from contracts.dead_letter import MESSAGE_TYPE, DeadLetter, Reason, letter_id_for
 from contracts.routing import DEAD, commands_queue
 from infra.broker.publisher import Publisher
@@ -73,8 +75,11 @@ def as_text(body: bytes) -> tuple[str, bool]:
 
 
 def undecodable_id(body: bytes) -> UUID:
-    """The letter id of a message without a command id: the same bytes have one letter."""
-    return uuid5(NAMESPACE_OID, "carespine.message:" + hashlib.sha256(body).hexdigest())
+    """The letter id of a message nobody can read: the same bytes have one letter, and sent again they keep it."""
+    try:
+        return UUID(orjson.loads(body)["replay"]["letterId"])
+    except (orjson.JSONDecodeError, AttributeError, LookupError, TypeError, ValueError):
+        return uuid5(NAMESPACE_OID, "carespine.message:" + hashlib.sha256(body).hexdigest())
 
 
 def fingerprint(*parts: str | None) -> str:

@@ -34,6 +34,7 @@ DELIVERY_LIMIT_KEY: Final = "commands.delivery_limit"
 LIVE_CALLS: Final = "unit.*.call.#"
 OLDEST_VERSION: Final = (3, 10)
 DECLARE_TIMEOUT: Final = 60.0
+AGAIN_SECONDS: Final = 30.0
 ALARM_TIMEOUT: Final = 2.0
 NOBODY: Final = "carespine.doctor.nobody"
 
@@ -88,14 +89,20 @@ async def declare(url: str, *, partitions: int, timeout: float = DECLARE_TIMEOUT
 
 
 async def keep_declaring(url: str, *, partitions: int) -> None:
-    """Declare as soon as the broker lets us; for a task of every process that needs the topology. Returns when done."""
+    """Declare as soon as the broker lets us, and again now and then: what somebody deleted is back within a minute.
+
+    For a task of every process that needs the topology; runs until cancelled.
+    """
     backoff = Backoff()
     while True:
         try:
-            return await declare(url, partitions=partitions)
+            await declare(url, partitions=partitions)
+            backoff.reset()
+            pause = AGAIN_SECONDS
         except BrokerUnavailable as why:
             log.warning("topology_not_declared", reason=why.reason)
-        await asyncio.sleep(backoff.next())
+            pause = AGAIN_SECONDS if why.reason == "mismatch" else backoff.next()
+        await asyncio.sleep(pause)
 
 
 async def check(url: str, *, partitions: int = 16) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -13,7 +14,8 @@ import orjson
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from contracts.dead_letter import DeadLetter
+from contracts.dead_letter import DeadLetter, Reason
+from contracts.ids import UNIT_ID
 from contracts.text import holds_nul
 from infra.database import Connection
 from infra.dead_letters import ledger
@@ -22,7 +24,12 @@ from infra.sealing import Sealer, place
 
 Status = Literal["open", "replaying", "replayed", "discarded"]
 DESK_SUBJECT = "desk"
-"""Seals what names no unit."""
+"""Seals what nobody can read."""
+_NAMES = {
+    "commandId": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+    "unitId": UNIT_ID,
+    "type": re.compile(r"[a-z_]{1,40}\.[A-Za-z]{1,59}"),
+}
 
 
 class LetterNotFound(LookupError):
@@ -55,12 +62,17 @@ class Letter:
     status: Status
     resolution: str | None
     envelope: Json
-    """The envelope without its payload."""
+    """The envelope without its payload; with `raw` (bytes of the message) where nobody could read it."""
     first_failed_at: datetime
     last_failed_at: datetime
     filed_at: datetime
     followers: int
     """Open letters parked behind it in the same block."""
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether nobody could read the message: it can only be sent again as it was."""
+        return "raw" in self.envelope
 
 
 _COLUMNS = """
@@ -93,8 +105,8 @@ AND EXISTS (SELECT FROM command_receipts WHERE command_id = %s AND status <> 'fa
 """
 
 
-async def file(connection: Connection, sealer: Sealer, dead: DeadLetter) -> None:
-    """File a letter; filing it again counts an attempt. Does nothing to a letter whose command has been answered."""
+async def file(connection: Connection, sealer: Sealer, dead: DeadLetter) -> Letter:
+    """File a letter; filing it again counts an attempt. A letter whose command has been answered is no open matter."""
     envelope, payload, subject = _parts(dead)
     command_id = envelope.get("commandId")
     unit_id = envelope.get("unitId")
@@ -130,6 +142,7 @@ async def file(connection: Connection, sealer: Sealer, dead: DeadLetter) -> None
             # A letter of a handler whose transaction failed afterwards, and whose retry went well, is no open matter.
             await connection.execute(_ANSWERED, (dead.letter_id, command_id))
             await release_blocks(connection)
+    return await get_letter(connection, dead.letter_id)
 
 
 async def list_letters(
@@ -170,7 +183,7 @@ async def message_of(connection: Connection, sealer: Sealer, letter: Letter) -> 
     opened = await _payload(connection, sealer, letter.letter_id)
     if opened is None:
         return None
-    if "raw" in letter.envelope:
+    if letter.is_raw:
         return base64.b64decode(str(opened["payload"]))
     return orjson.dumps({**letter.envelope, **opened})
 
@@ -221,14 +234,13 @@ def _parts(dead: DeadLetter) -> tuple[Json, object, str]:
     try:
         message = orjson.loads(body)
         envelope = {key: value for key, value in message.items() if key != "payload"}
-        payload, unit_id = message["payload"], message["unitId"]
-        UUID(envelope["commandId"])
-        if not isinstance(unit_id, str) or not isinstance(payload, dict):
-            raise TypeError("not an envelope")
-        if holds_nul(envelope):
-            raise ValueError("Postgres cannot keep it in clear")
-    except (orjson.JSONDecodeError, AttributeError, LookupError, TypeError, ValueError):
+    except (orjson.JSONDecodeError, AttributeError):
         return {"raw": len(body)}, base64.b64encode(body).decode(), DESK_SUBJECT
+    payload, unit_id = message.get("payload"), envelope.get("unitId")
+    if dead.reason is Reason.UNDECODABLE or not isinstance(payload, dict) or holds_nul(envelope):
+        # Anything may stand in it: only what has the shape of a name of ours is kept in clear.
+        known = {key: envelope[key] for key, shape in _NAMES.items() if shape.fullmatch(str(envelope.get(key)))}
+        return {"raw": len(body), **known}, base64.b64encode(body).decode(), DESK_SUBJECT
     about = payload.get("patientId")
     try:
         return envelope, payload, str(UUID(about)) if isinstance(about, str) else f"unit:{unit_id}"
