@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from psycopg.rows import class_row
 
+from contracts.ids import UNIT_ID
 from contracts.model import Instant, Model
 from gateway.answers import json_answer
 from gateway.asking import CURSOR, LIMIT, Asking, PageOf, Questions, Reading, many
@@ -122,6 +123,6 @@ def _after(cursor: str | None) -> str:
     if cursor is None:
         return ""
     (unit_id,) = cursor_parts(cursor, 1)
-    if "\x00" in unit_id:
+    if not UNIT_ID.fullmatch(unit_id):
         raise CursorNotValid("not a cursor of this list")
     return unit_id

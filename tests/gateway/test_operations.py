@@ -147,12 +147,15 @@ async def test_letters_and_ledger_are_read_page_by_page(clinic: Clinic) -> None:
         assert len(seen) == len(set(map(str, seen)))
         if key == "letterId":
             assert letters <= set(map(str, seen))
-        problem(await clinic.api.get(path, params={"cursor": "AAAA"}, headers=operator), 400, "cursor_invalid")
+        for cursor in ("AAAA", "!!"):
+            problem(await clinic.api.get(path, params={"cursor": cursor}, headers=operator), 400, "cursor_invalid")
 
 
 async def test_operators_see_links_progress_and_refusals(clinic: Clinic) -> None:
     refused = problem(await clinic.api.post("/api/queues/general/call-next"), 409, "queue_empty")
     operator = clinic.network.caller(Role.OPS)
+    wrong = await clinic.api.get("/ops/units", params={"cursor": "!!"}, headers=operator)
+    problem(wrong, 400, "cursor_invalid")
 
     async def listed() -> JsonObject | None:
         query: dict[str, str | int] = {"limit": 200, "connected": "false"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,9 @@ import jsonschema
 import pytest
 
 from contracts import frames
+from contracts.catalogue import COMMANDS
 from contracts.envelope import Outcome, Status
+from contracts.identity import Role
 from contracts.model import Model
 from tests.ws_bridge.facts import NOON, fact
 from ws_bridge.asyncapi import document, main
@@ -60,6 +63,12 @@ def references(part: object) -> Iterator[str]:
 
 def test_the_document_in_docs_is_the_one_the_code_writes() -> None:
     assert main([str(DOCS / "unit-link.asyncapi.json"), "--check"]) == 0
+
+
+def test_the_protocol_page_names_every_command_a_unit_may_give_and_no_other() -> None:
+    page = (DOCS / "README.md").read_text()
+    told = set(re.findall(r"`([a-z_]+\.[A-Z][A-Za-z]+)`", page)) & COMMANDS.keys()
+    assert told == {name for name, word in COMMANDS.items() if Role.UNIT in word.may}
 
 
 def test_a_document_that_is_out_of_date_is_found_out(tmp_path: Path) -> None:
