@@ -105,8 +105,6 @@ def _saturated(results: Results) -> Iterator[str]:
         for one in pipeline.paced:
             grew = "no queue grew" if holds(one.flow) else "a queue grew"
             yield _row(f"paced, {grew} /s", one.flow.accepted_rate, rate)
-    elif theirs:
-        yield _row("end to end /s", theirs.end_to_end_rate, None)
     if results.peer_missing:
         yield f"  CRUD stack skipped: {results.peer_missing}"
 
