@@ -24,6 +24,8 @@ class Plan:
     quickest: float
     """Check-ins per second that requests are rendered for; a faster contestant runs out of them and is told so."""
 
+    quick: bool = False
+
     @property
     def check_ins(self) -> int:
         """How many check-ins one contestant may come to."""
@@ -35,5 +37,13 @@ class Plan:
     def of(cls, *, seconds: float, quick: bool) -> Plan:
         """A full run, or one that only shows that everything works."""
         if quick:
-            return cls(seconds=1, latency_seconds=2, warm_up_seconds=0.5, limit_seconds=0.5, rounds=1, quickest=5000)
+            return cls(
+                seconds=1,
+                latency_seconds=2,
+                warm_up_seconds=0.5,
+                limit_seconds=0.5,
+                rounds=1,
+                quickest=5000,
+                quick=True,
+            )
         return cls(seconds=seconds, latency_seconds=10, warm_up_seconds=3, limit_seconds=3, rounds=3, quickest=4500)

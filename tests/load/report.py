@@ -84,6 +84,8 @@ def as_text(results: Results, plan: Plan) -> Iterator[str]:
     for target, value in verdicts(results):
         numbers = f"{value:>9.2f} {target.unit:<4}{target.floor:>7g}{target.goal:>7g}"
         yield f"  {target.name:<44}{numbers}   {target.verdict(value)}"
+    if plan.quick:
+        yield "  ! a quick run only shows that everything works: its figures mean nothing"
     for line in _doubts(results):
         yield f"  ! {line}"
 

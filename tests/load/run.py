@@ -125,7 +125,7 @@ async def _peer(
                 requests, workload.rendered(workload.check_ins(patients), path=stack.path, token=stack.token)
             )
             pids = {"node": stack.child.pid, "postgres": servers["postgres"]}
-            yield Contestant("CRUD stack", stack.port, pids, stack.stored), requests
+            yield Contestant("CRUD stack", stack.port, pids, stack.stored, url), requests
             requests.unlink()
         finally:
             await stack.stop()
@@ -162,7 +162,9 @@ async def _measure_pipeline(
             for file, preference in ((hasty, "Prefer: respond-async"), (patient, "Prefer: wait=5")):
                 write_requests(file, workload.rendered(arrivals, path=PATH, token=pipeline.token, headers=[preference]))
             watcher = pipeline.watcher
-            contestant = Contestant("carespine", pipeline.port, pipeline.pids | servers, lambda: watcher.count)
+            contestant = Contestant(
+                "carespine", pipeline.port, pipeline.pids | servers, lambda: watcher.count, postgres_url
+            )
             await measure(contestant, Load(hasty, plan.warm_up_seconds), folder)
             for _ in range(plan.rounds):
                 result.rounds.append(await measure(contestant, Load(hasty, plan.seconds), folder))
