@@ -8,6 +8,8 @@ import pytest
 
 from tests.faults.conftest import Clinic
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.mark.parametrize("kind", ["gateway", "command_handlers", "projections", "ws_bridge", "unit_agent"])
 async def test_killing_a_process_loses_nothing_and_doubles_nothing(clinic: Clinic, kind: str) -> None:

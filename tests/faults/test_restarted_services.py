@@ -8,6 +8,8 @@ import pytest
 
 from tests.faults.conftest import Clinic
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.mark.parametrize("kill", [False, True], ids=["restarted", "killed"])
 async def test_a_broker_restart_loses_nothing(clinic: Clinic, kill: bool) -> None:

@@ -73,7 +73,7 @@ class Started:
         """SIGCONT."""
         os.kill(self.pid, signal.SIGCONT)
 
-    async def ready(self, *, within: float = 30) -> None:
+    async def ready(self, *, within: float = 90) -> None:
         """Wait until its own readiness says so."""
         async with httpx.AsyncClient(timeout=2) as client:
 

@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 @overload
-async def eventually(condition: Callable[[], Awaitable[T]], *, within: float = 10, what: str = "") -> T: ...
+async def eventually(condition: Callable[[], Awaitable[T]], *, within: float = 30, what: str = "") -> T: ...
 @overload
-async def eventually(condition: Callable[[], T], *, within: float = 10, what: str = "") -> T: ...
+async def eventually(condition: Callable[[], T], *, within: float = 30, what: str = "") -> T: ...
 async def eventually(
     condition: Callable[[], Any],  # Any: see the overloads
     *,
-    within: float = 10,
+    within: float = 30,
     what: str = "",
 ) -> Any:  # Any: see the overloads
     """Ask again and again until the answer is true, and return it; AssertionError once the time is over.
