@@ -165,7 +165,7 @@ class Batches:
         self, connection: Connection, item: Item, book: Book, look: Found, at: datetime, result: Result
     ) -> Settled | None:
         envelope, command = item.envelope, item.command
-        if envelope is None or item.dead is Reason.WRONG_PARTITION:
+        if envelope is None or item.unanswerable or item.dead is Reason.WRONG_PARTITION:
             await self._aside.bury(item, item.dead or Reason.UNDECODABLE, at)
             return None
         receipt = look.receipts.get(envelope.command_id)

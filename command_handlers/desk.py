@@ -126,6 +126,8 @@ def read_letter(delivery: Delivery, queue: str, partitions: int) -> DeadLetter:
         envelope = CommandEnvelope.model_validate_json(delivery.body)
     except ValidationError:
         return _undecodable(delivery.body, _died_in(delivery) or queue)
+    if holds_nul(envelope.to_dict()):
+        return _undecodable(delivery.body, _died_in(delivery) or queue)
     return DeadLetter(
         letter_id=letter_id_for(envelope.command_id),
         reason=Reason.DELIVERY_LIMIT,

@@ -39,3 +39,5 @@ class Item:
     dead: Reason | None = None
     """Why it cannot even be decided; None: it can."""
     bug: BaseException | None = None
+    unanswerable: bool = False
+    """Not even its receipt can be written: the desk gets it as it is."""

@@ -235,7 +235,7 @@ class Pump:
                 if decisions >= MOST_DECISIONS:
                     batch[0][1].dead, batch[0][1].bug = Reason.BUG, bug
                 if decisions >= 2 * MOST_DECISIONS:
-                    batch[0][1].envelope = None  # not even its receipt can be written: the desk gets it as it is
+                    batch[0][1].unanswerable = True
                 continue
             self.trouble = None
             self._acknowledge(batch)

@@ -98,10 +98,17 @@ class SettingAside:
         return Settled(envelope, outcome, parked=parked)
 
     async def bury(self, item: Item, reason: Reason, at: datetime) -> None:
-        """A message that names no command of this partition: nobody waits for it, the desk gets it as it is."""
+        """A message that cannot even be answered from here: the desk gets it as it is."""
         self._metrics.dead_letters.labels(reason=reason.value, origin="commands").inc()
+        known = item.envelope
         dead = letter(
-            item.message.body, command_id=None, command_type=None, reason=reason, partition=item.partition, at=at
+            item.message.body,
+            command_id=known.command_id if known else None,
+            command_type=known.type if known else None,
+            reason=reason,
+            partition=item.partition,
+            at=at,
+            bug=item.bug,
         )
         await hand_over(self._publisher, dead)
         log.warning("message.dead_lettered", partition=item.partition, reason=reason.value)
