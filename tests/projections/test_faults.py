@@ -91,7 +91,7 @@ async def test_a_character_postgres_cannot_hold_costs_only_itself(side: ReadSide
 async def test_metrics_say_what_is_missing(side: ReadSide) -> None:
     monitor = Monitor(side.pool, side.metrics, lambda: {0: 0})
     await monitor.look()
-    assert 'projection_held{' not in side.metrics.exposition().decode()
+    assert "projection_held{" not in side.metrics.exposition().decode()
     partition, position = await side.log.write(SOUTH, unit(SOUTH))
     await side.log.spoil(partition, position, payload=Jsonb({}))
     await side.catch_up()
