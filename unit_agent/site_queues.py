@@ -6,15 +6,14 @@ Tables, facts in, questions out; read as in `site_record`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
 from contracts import queue, unit
 from contracts.envelope import Fact, Json
 from contracts.ids import service_day
-from contracts.model import Event
 from contracts.queue import RANK, EntryStatus, PriorityCode
+from unit_agent.learning import Learners
 
 SCHEMA: Final = """
 CREATE TABLE unit (
@@ -40,27 +39,12 @@ CREATE INDEX queue_entries_by_day ON queue_entries (department, service_day);
 CREATE INDEX queue_entries_by_patient ON queue_entries (patient_id);
 """
 
-_Learner = Callable[[sqlite3.Connection, Fact, Json], object]
-_LEARNERS: Final[dict[str, _Learner]] = {}
+_LEARNERS: Final = Learners()
+_on = _LEARNERS.on
+learn = _LEARNERS.learn
 
 ACTIVE: Final = ("waiting", "called", "in-service", "no-show")
 _WAITING_FIRST: Final = {"in-service": 0, "called": 1, "waiting": 2, "no-show": 3}
-
-
-def learn(db: sqlite3.Connection, fact: Fact) -> None:
-    """Take one fact in, inside the caller's transaction."""
-    learner = _LEARNERS.get(fact.type)
-    if learner is not None:
-        learner(db, fact, fact.payload)
-
-
-def _on(*events: type[Event]) -> Callable[[_Learner], _Learner]:
-    def note(learner: _Learner) -> _Learner:
-        for event in events:
-            _LEARNERS[event.type_name()] = learner
-        return learner
-
-    return note
 
 
 @_on(unit.UnitRegistered, unit.UnitConfigured)

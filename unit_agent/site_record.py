@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
 from typing import Any, Final
 
 from contracts import encounter, patient
 from contracts.envelope import Fact, Json
-from contracts.model import Event
 from unit_agent import site_queues
+from unit_agent.learning import Learners
 
 SCHEMA: Final = """
 CREATE TABLE patients (
@@ -48,24 +47,9 @@ CREATE TABLE encounters (
 CREATE INDEX encounters_by_patient ON encounters (patient_id);
 """
 
-_Learner = Callable[[sqlite3.Connection, Fact, Json], object]
-_LEARNERS: Final[dict[str, _Learner]] = {}
-
-
-def learn(db: sqlite3.Connection, fact: Fact) -> None:
-    """Take one fact in, inside the caller's transaction."""
-    learner = _LEARNERS.get(fact.type)
-    if learner is not None:
-        learner(db, fact, fact.payload)
-
-
-def _on(*events: type[Event]) -> Callable[[_Learner], _Learner]:
-    def note(learner: _Learner) -> _Learner:
-        for event in events:
-            _LEARNERS[event.type_name()] = learner
-        return learner
-
-    return note
+_LEARNERS: Final = Learners()
+_on = _LEARNERS.on
+learn = _LEARNERS.learn
 
 
 def _folded(name: object) -> str | None:
