@@ -7,7 +7,9 @@ from typing import Any
 import psycopg
 
 from contracts.envelope import Status
-from tests.kit.care import REGISTER_UNIT, check_in, registration
+from infra.database import pool
+from infra.dead_letters import replays
+from tests.kit.care import REGISTER_UNIT, check_in, new_name, registration
 from tests.kit.commands import Caller
 from tests.kit.processes import Installation
 from tests.kit.waiting import eventually
@@ -54,3 +56,38 @@ async def test_a_handler_killed_while_its_commit_is_under_way_leaves_one_effect_
         "queue.PatientEnqueued",
     ]
     await eventually(lambda: database.execute("SELECT count(*) FROM command_attempts").fetchone() == (0,))
+
+
+async def test_a_desk_killed_in_the_middle_of_a_replay_goes_on_where_it_was(
+    installed: Installation, caller: Caller, database: Database
+) -> None:
+    broken = installed.start("command_handlers", "--rehearse-defect=patient.UpdateDemographics")
+    await broken.ready()
+    await caller.tell("u1", REGISTER_UNIT)
+    patient = registration()
+    await caller.tell("u1", patient)
+    sent = [await caller.tell("u1", new_name(patient.patient_id, name)) for name in ("Zelda", "Zora", "Zenobia")]
+    letters = "SELECT count(*) FROM dead_letters WHERE status = 'open'"
+    await eventually(lambda: database.execute(letters).fetchone() == (3,))
+    broken.stop()
+    database.execute(SLOW_COMMIT.replace("AFTER INSERT", "AFTER UPDATE").encode())
+    repaired = installed.start("command_handlers")
+    await repaired.ready()
+    first = sent[0].dead_letter_id
+    assert first is not None
+    async with pool(installed.postgres_url, role="desk") as desk, desk.connection() as connection:
+        await replays.request_replay(connection, letter_ids=[first], actor="ops-1", reason="fixed")
+    await eventually(lambda: database.execute(COMMITTING).fetchone() == (1,), what="the replayed command's commit")
+
+    repaired.kill()
+    database.execute("DROP TRIGGER linger ON command_receipts")
+    repaired.start()
+    await repaired.ready()
+
+    done = "SELECT count(*) FROM dead_letters WHERE status = 'replayed'"
+    await eventually(lambda: database.execute(done).fetchone() == (3,), what="all three replayed")
+    order = database.execute(
+        "SELECT command_id FROM events WHERE type = 'patient.DemographicsUpdated' ORDER BY position"
+    )
+    assert [row[0] for row in order] == [one.command_id for one in sent]
+    await eventually(lambda: database.execute("SELECT count(*) FROM stream_blocks").fetchone() == (0,))
