@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LATENCY_RATE = 200
-PACES = (0.9, 0.75)
+PACES = (0.9, 0.75, 0.67)
 """Shares of the end-to-end rate at which a queue must not grow: the first that holds is what can be sustained."""
 UNITS = 500
 
