@@ -27,6 +27,8 @@ PAGE: Final = 500
 """Facts in one frame at most."""
 ASK_AT_MOST: Final = 100
 """Command ids in one `ask`."""
+LONGEST_CREDENTIAL: Final = 4096
+"""Characters of a token or assertion."""
 FARTHEST: Final = 2**63 - 1
 """The last position a log can have (`bigint`)."""
 
@@ -40,6 +42,10 @@ class Hello(Model):
     agent_version: str = Field(max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")
     window: int = Field(2000, ge=1, le=100_000)
     """Facts the agent takes unacknowledged."""
+    instance: UUID | None = None
+    """Which agent this is, made once with its store: two of them with one identity are told apart."""
+    snapshot_beyond: int | None = Field(None, ge=1, le=FARTHEST)
+    """Further behind than this many events, the agent takes a snapshot of the unit's state instead; None: never."""
 
 
 class Ack(Model):
@@ -82,6 +88,17 @@ class Ask(Model):
     command_ids: list[UUID] = Field(min_length=1, max_length=ASK_AT_MOST)
 
 
+class Renew(Model):
+    """Up: a newer credential for this session, before the old one runs out. Answered by `renewed`, or the close."""
+
+    type: Literal["renew"] = "renew"
+    epoch: int
+    assertion: str | None = Field(None, max_length=LONGEST_CREDENTIAL)
+    """Signed with the unit's own key; the answer brings a token for it."""
+    token: str | None = Field(None, max_length=LONGEST_CREDENTIAL)
+    """A token that the agent has from elsewhere."""
+
+
 class Ping(Model):
     """Both ways: are you there."""
 
@@ -104,6 +121,8 @@ class Welcome(Model):
     heartbeat_seconds: float
     max_frame_bytes: int
     server_time: Instant
+    credential_expires_at: Instant | None = None
+    """When the credential of this session runs out: renew it before, or the link is closed then."""
 
 
 class Facts(Model):
@@ -114,6 +133,46 @@ class Facts(Model):
     after: int
     through: int
     facts: list[Fact]
+
+
+class SnapshotRecord(Model):
+    """One thing of a snapshot as the centre knows it: what kind, and its fields."""
+
+    kind: str = Field(max_length=40)
+    body: Json
+
+
+class Snapshot(Model):
+    """Down: a part of the unit's state as of `position`, instead of the events up to there; in order, `last` ends it.
+
+    Records replace what the agent knew; `facts` are the unit commands that are still to be executed. Facts go on after
+    `position` once the last part is sent; it is acknowledged like facts, when all of it is on disk.
+    """
+
+    type: Literal["snapshot"] = "snapshot"
+    epoch: int
+    position: int
+    part: int = Field(ge=0)
+    last: bool
+    records: list[SnapshotRecord] = Field(default_factory=list)
+    facts: list[Fact] = Field(default_factory=list)
+
+
+class Check(Model):
+    """Down: the unit was told everything through `position`. Whoever is not there has a gap and reconnects."""
+
+    type: Literal["check"] = "check"
+    epoch: int
+    position: int
+
+
+class Renewed(Model):
+    """Down: the session goes on until `expires_at`; `token` is for the next connection."""
+
+    type: Literal["renewed"] = "renewed"
+    epoch: int
+    expires_at: Instant
+    token: str | None = None
 
 
 class Accepted(Model):
@@ -171,8 +230,10 @@ class Bye(Model):
     retry_after_seconds: float | None = None
 
 
-AnyUp = Hello | Ack | Submit | Answer | Ask | Ping | Pong
-AnyDown = Welcome | Facts | Accepted | Refused | Retry | Outcomes | Call | Bye | Ping | Pong
+AnyUp = Hello | Ack | Submit | Answer | Ask | Renew | Ping | Pong
+AnyDown = (
+    Welcome | Facts | Snapshot | Check | Renewed | Accepted | Refused | Retry | Outcomes | Call | Bye | Ping | Pong
+)
 FrameUp = Annotated[AnyUp, Field(discriminator="type")]
 FrameDown = Annotated[AnyDown, Field(discriminator="type")]
 
@@ -186,10 +247,12 @@ class CloseCode(IntEnum):
     GOING_AWAY = 1001
     NOT_THE_PROTOCOL = 4400
     TOKEN_NOT_VALID = 4401
+    CREDENTIAL_REVOKED = 4402
     NOT_ALLOWED = 4403
     UNIT_NOT_FOUND = 4404
     HELLO_TIMEOUT = 4408
     SUPERSEDED = 4409
+    CONTESTED = 4410
     FRAME_TOO_LARGE = 4413
     POSITION_AHEAD = 4416
     UNIT_SUSPENDED = 4423
@@ -214,10 +277,22 @@ CLOSINGS: Final[dict[CloseCode, Closing]] = {
         Closing(CloseCode.GOING_AWAY, "the bridge is leaving", True, "reconnect after the time in `bye`"),
         Closing(CloseCode.NOT_THE_PROTOCOL, "a frame was not the protocol's", True, "update the agent; it backs off"),
         Closing(CloseCode.TOKEN_NOT_VALID, "the token is missing, expired or not ours", True, "renew the credential"),
+        Closing(
+            CloseCode.CREDENTIAL_REVOKED,
+            "the unit's credential was revoked",
+            False,
+            "ask the network for an enrolment code and enrol again",
+        ),
         Closing(CloseCode.NOT_ALLOWED, "the token is not for this unit", False, "use the unit's own credential"),
         Closing(CloseCode.UNIT_NOT_FOUND, "no such unit is registered", False, "register the unit first"),
         Closing(CloseCode.HELLO_TIMEOUT, "no hello came in time", True, "say hello first"),
         Closing(CloseCode.SUPERSEDED, "a newer session of this unit took over", True, "run one agent per unit"),
+        Closing(
+            CloseCode.CONTESTED,
+            "two agents with this identity keep taking the link from one another; the longer-lived one keeps it",
+            True,
+            "stop one of them: each unit has one agent",
+        ),
         Closing(CloseCode.FRAME_TOO_LARGE, "a frame was larger than allowed", True, "send smaller frames"),
         Closing(
             CloseCode.POSITION_AHEAD,

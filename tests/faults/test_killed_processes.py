@@ -41,7 +41,8 @@ async def test_an_orderly_restart_of_everything_one_by_one_is_not_noticed(clinic
     async with clinic.busy():
         for one in list(clinic.installed.started.values()):
             # In a thread: callers go on meanwhile, and what they have begun to send is waited for.
-            assert await asyncio.to_thread(one.stop) == 0
+            code = await asyncio.to_thread(one.stop)
+            assert code == 0, f"{one.name} ended with {code}:\n{one.log_text()[-3000:]}"
             one.start()
             if one.module != "unit_agent":
                 await one.ready(within=60)
