@@ -27,6 +27,22 @@ EXCHANGES: Final[Sequence[tuple[str, str, type[Model], tuple[type[Model], ...], 
     ("sayHello", "receive", frames.Hello, (frames.Welcome,), "Begin: the unit, and the position safe on its disk."),
     ("tellFacts", "send", frames.Facts, (frames.Ack,), "The feed, in order; acknowledged when it is on disk."),
     (
+        "tellSnapshot",
+        "send",
+        frames.Snapshot,
+        (frames.Ack,),
+        "The unit's state instead of the events that led to it, for an agent that was away for very long and asks for "
+        "that; in parts, and acknowledged once when all of it is on disk.",
+    ),
+    ("checkPosition", "send", frames.Check, (), "Now and then on a quiet link: has everything arrived?"),
+    (
+        "renewCredential",
+        "receive",
+        frames.Renew,
+        (frames.Renewed,),
+        "The session goes on beyond the life of the credential it began with.",
+    ),
+    (
         "submitCommand",
         "receive",
         frames.Submit,

@@ -29,6 +29,7 @@ from contracts.frames import (
     CloseCode,
     Ping,
     Pong,
+    Renew,
     Submit,
     Welcome,
     closing,
@@ -210,6 +211,8 @@ class _Host:
                     bridge.calls.answered(link, frame)
                 case Ask():
                     await bridge.submissions.tell(link, frame)
+                case Renew():
+                    link.end(CloseCode.NOT_THE_PROTOCOL, "this bridge renews no credentials")
                 case Ping():
                     link.say(Pong().to_json())
                 case Pong():

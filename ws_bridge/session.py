@@ -15,7 +15,21 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from contracts.envelope import Fact
-from contracts.frames import MAX_FRAME_BYTES, PAGE, UP, Ack, Answer, Ask, CloseCode, Hello, Ping, Pong, Submit
+from contracts.frames import (
+    MAX_FRAME_BYTES,
+    PAGE,
+    UP,
+    Ack,
+    Answer,
+    AnyUp,
+    Ask,
+    CloseCode,
+    Hello,
+    Ping,
+    Pong,
+    Renew,
+    Submit,
+)
 from contracts.unit import UnitResumed, UnitRetired, UnitSuspended
 
 LARGEST_WINDOW: Final = 5_000
@@ -146,7 +160,7 @@ class Session:
         self.head_at_hello = head
         self.feed = Feed(self._hello.position, head=head, window=self._hello.window)
 
-    def hear(self, data: str | bytes) -> Submit | Answer | Ask | Ack | Ping | Pong:
+    def hear(self, data: str | bytes) -> Submit | Answer | Ask | Ack | Renew | Ping | Pong:
         """A further frame of the open session; an ack has already moved the feed. Raises Violation."""
         frame = _decoded(data)
         if isinstance(frame, Hello):
@@ -189,7 +203,7 @@ class Session:
         return code
 
 
-def _decoded(data: str | bytes) -> Hello | Submit | Answer | Ask | Ack | Ping | Pong:
+def _decoded(data: str | bytes) -> AnyUp:
     if isinstance(data, bytes):
         raise Violation(CloseCode.NOT_THE_PROTOCOL, "a binary frame")
     try:

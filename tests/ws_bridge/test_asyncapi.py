@@ -30,10 +30,16 @@ SAID: list[Model] = [
     frames.Submit(epoch=1, command_id=ID, command="queue.CallNext", payload={"department": "intake"}, issued_at=NOON),
     frames.Answer(epoch=1, call_id=ID, ok=True, body={"a": 1}),
     frames.Ask(epoch=1, command_ids=[ID]),
+    frames.Renew(epoch=1, assertion="a.b.c"),
     frames.Ping(),
     frames.Pong(),
     frames.Welcome(epoch=1, head=7, heartbeat_seconds=20, max_frame_bytes=1, server_time=datetime.now(UTC)),
     frames.Facts(epoch=1, after=0, through=2, facts=[fact(1), fact(2)]),
+    frames.Snapshot(
+        epoch=1, position=9, part=0, last=True, records=[frames.SnapshotRecord(kind="patient", body={"a": 1})]
+    ),
+    frames.Check(epoch=1, position=9),
+    frames.Renewed(epoch=1, expires_at=NOON, token="a.b.c"),
     frames.Accepted(epoch=1, command_id=ID),
     frames.Refused(epoch=1, command_id=ID, code="not_allowed", detail="No."),
     frames.Retry(epoch=1, command_id=ID, after_seconds=2),
