@@ -9,7 +9,7 @@ from typing import Any, Final, cast, get_args
 from contracts.encounter import EncounterCommands, EncounterEvents
 from contracts.model import Command, Event
 from contracts.patient import PatientCommands, PatientEvents
-from contracts.queue import QueueCommands, QueueEvents
+from contracts.queue import CallNext, QueueCommands, QueueEvents
 from contracts.unit import UnitCommands, UnitEvents
 from contracts.unit_command import MailboxCommands, MailboxEvents
 
@@ -20,11 +20,10 @@ COMMANDS: Final[Mapping[str, type[Command]]] = {word.type_name(): word for word 
 EVENTS: Final[Mapping[str, type[Event]]] = {word.type_name(): word for word in get_args(AnyEvent)}
 
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]  # Any: JSON objects of an older version
-UPCASTS: Final[Mapping[tuple[str, int], Upcast]] = {}
-"""From (type name, version) to the payload of version + 1, applied one after the other on read.
-
-Empty: all words are at version 1.
-"""
+UPCASTS: Final[Mapping[tuple[str, int], Upcast]] = {
+    (CallNext.type_name(), 1): lambda old: old,  # version 2 may name the entry; version 1 never did
+}
+"""From (type name, version) to the payload of version + 1, applied one after the other on read."""
 
 
 class UnknownWord(Exception):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from contracts.identity import ADMINS, CLINICAL, Role
 from contracts.ids import Department, EncounterId, PatientId, QueueEntryId, TimedEntryId
-from contracts.model import Command, Event, Refusal, Sealed
+from contracts.model import Command, Event, Offline, Refusal, Sealed
 from contracts.queue import Priority, PriorityCode
 
 RECEPTION = ADMINS | {Role.RECEPTIONIST, Role.UNIT}
@@ -43,6 +43,7 @@ class _EncounterCommand(Command):
 class CheckIn(_EncounterCommand):
     """A patient has arrived: a visit is opened, a place in the queue taken, the clinician told. All or nothing."""
 
+    offline: ClassVar[Offline] = Offline.LOCAL
     may: ClassVar[frozenset[Role]] = RECEPTION
     patient_id: PatientId
     queue_entry_id: TimedEntryId
@@ -55,33 +56,54 @@ class CheckIn(_EncounterCommand):
 
 
 class Triage(_EncounterCommand):
-    """Acuity is assessed."""
+    """Acuity is assessed.
 
+    Offline: waits, and is never lost; acuity shows once the centre has it.
+    """
+
+    offline: ClassVar[Offline] = Offline.LATER
     acuity: int = Field(ge=1, le=5)
     """Emergency Severity Index, 1 most urgent."""
     note: Sealed[str | None] = Field(None, max_length=2000)
 
 
 class AssignLocation(_EncounterCommand):
-    """The patient is given a room."""
+    """The patient is given a room.
 
+    Offline: waits; who is in which room may look different by then, and the last word counts.
+    """
+
+    offline: ClassVar[Offline] = Offline.LATER
     may: ClassVar[frozenset[Role]] = CARE | RECEPTION
     room: str = Field(min_length=1, max_length=10)
 
 
 class StartConsultation(_EncounterCommand):
-    """A clinician begins to see the patient."""
+    """A clinician begins to see the patient.
+
+    Offline: waits; the place in the queue shows at once that the patient is being served.
+    """
+
+    offline: ClassVar[Offline] = Offline.LATER
 
 
 class Discharge(_EncounterCommand):
-    """The visit is over; what is left of it in a queue is closed."""
+    """The visit is over; what is left of it in a queue is closed.
 
+    Offline: waits; what else was done in the visit goes up before it.
+    """
+
+    offline: ClassVar[Offline] = Offline.LATER
     note: Sealed[str | None] = Field(None, max_length=2000)
 
 
 class CancelVisit(_EncounterCommand):
-    """The visit does not take place; what is left of it in a queue is closed."""
+    """The visit does not take place; what is left of it in a queue is closed.
 
+    Offline: waits; refused if the consultation had begun elsewhere.
+    """
+
+    offline: ClassVar[Offline] = Offline.LATER
     may: ClassVar[frozenset[Role]] = CARE | RECEPTION
     reason: Sealed[str | None] = Field(None, max_length=500)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
+from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -46,13 +47,26 @@ class Model(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+class Offline(StrEnum):
+    """Whether a unit may give a command while its link is down, and whether it shows there before the centre knows."""
+
+    NEVER = "never"
+    """Refused at the unit until the link is back."""
+    LATER = "later"
+    """Kept in order until the link is back; shows once the centre has told what came of it."""
+    LOCAL = "local"
+    """Kept likewise, and shows in the unit's own lists at once, marked as provisional."""
+
+
 class Command(Model):
-    """Something asked for. Subclasses set `context` once per aggregate and `may` where it differs."""
+    """Something asked for. Subclasses set `context` once per aggregate and `may` and `offline` where they differ."""
 
     context: ClassVar[str]
     version: ClassVar[int] = 1
     may: ClassVar[frozenset[Role]] = frozenset()
     """Roles that may ask for it from outside; empty: only the system itself does."""
+    offline: ClassVar[Offline] = Offline.NEVER
+    """Whether it may be made at a unit that is cut off; whatever a unit may give says it on its own class."""
 
     @classmethod
     def type_name(cls) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints
 
 from contracts.identity import ADMINS, Role
 from contracts.ids import PatientId
-from contracts.model import Command, Event, Instant, Model, Refusal, Sealed
+from contracts.model import Command, Event, Instant, Model, Offline, Refusal, Sealed
 
 REGISTRARS = ADMINS | {Role.RECEPTIONIST, Role.UNIT}
 
@@ -67,6 +67,7 @@ class _PatientCommand(Command):
 class RegisterPatient(_PatientCommand):
     """A person's record is opened at the unit."""
 
+    offline: ClassVar[Offline] = Offline.LOCAL
     medical_record_number: Sealed[Mrn]
     first_name: Sealed[PersonName]
     last_name: Sealed[PersonName]
@@ -80,8 +81,12 @@ class RegisterPatient(_PatientCommand):
 
 
 class UpdateDemographics(_PatientCommand):
-    """Correct or complete who the person is; a new MRN may come with it (reserved like a first one)."""
+    """Correct or complete who the person is; a new MRN may come with it (reserved like a first one).
 
+    Offline: waits, for the record as the centre has it is what is corrected, and that may have moved on.
+    """
+
+    offline: ClassVar[Offline] = Offline.LATER
     first_name: Sealed[PersonName]
     last_name: Sealed[PersonName]
     date_of_birth: Sealed[date]
@@ -93,8 +98,12 @@ class UpdateDemographics(_PatientCommand):
 
 
 class AssignMrn(_PatientCommand):
-    """Give the record another medical record number."""
+    """Give the record another medical record number.
 
+    Offline: never; only the centre knows which numbers are free, and a wristband must not carry one that is not.
+    """
+
+    offline: ClassVar[Offline] = Offline.NEVER
     medical_record_number: Sealed[Mrn]
 
 

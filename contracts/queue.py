@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from contracts.identity import PEOPLE, Role
 from contracts.ids import Department, EncounterId, PatientId, QueueEntryId, TimedEntryId
-from contracts.model import Command, Event, Instant, Refusal
+from contracts.model import Command, Event, Instant, Offline, Refusal
 
 DESK = PEOPLE | {Role.UNIT}
 
@@ -78,10 +78,18 @@ class Enqueue(_QueueCommand):
 
 
 class CallNext(_QueueCommand):
-    """Call the patient whose turn it is."""
+    """Call the patient whose turn it is.
 
+    Without `entry_id` the queue says whose turn it is. With it, exactly this entry is called: a unit that was cut off
+    has called that patient already, and if the entry is no longer waiting, that is refused and seen to.
+    """
+
+    offline: ClassVar[Offline] = Offline.LOCAL
+    version: ClassVar[int] = 2
     counter: str | None = Field(None, max_length=40)
     """Room or desk the patient is called to."""
+    entry_id: TimedEntryId | None = None
+    """Call exactly this one; None: whose turn it is. New in version 2."""
 
 
 class _EntryCommand(_QueueCommand):
@@ -91,38 +99,58 @@ class _EntryCommand(_QueueCommand):
 class Recall(_EntryCommand):
     """Call the same patient once more."""
 
+    offline: ClassVar[Offline] = Offline.LOCAL
+
 
 class StartService(_EntryCommand):
     """The called patient has come."""
+
+    offline: ClassVar[Offline] = Offline.LOCAL
 
 
 class CompleteService(_EntryCommand):
     """The patient has been served."""
 
+    offline: ClassVar[Offline] = Offline.LOCAL
+
 
 class MarkNoShow(_EntryCommand):
     """The called patient has not come."""
+
+    offline: ClassVar[Offline] = Offline.LOCAL
 
 
 class Requeue(_EntryCommand):
     """A patient who missed the call waits again, from the original arrival."""
 
+    offline: ClassVar[Offline] = Offline.LOCAL
+
 
 class ChangePriority(_EntryCommand):
-    """The entry becomes more or less urgent."""
+    """The entry becomes more or less urgent.
 
+    Offline: shows at once, since it changes whom the unit calls next.
+    """
+
+    offline: ClassVar[Offline] = Offline.LOCAL
     priority: Priority
 
 
 class TransferEntry(_EntryCommand):
-    """The patient goes on to another department's queue, with a new entry there."""
+    """The patient goes on to another department's queue, with a new entry there.
 
+    Offline: never; the other department works from its own list, and a ticket there is the centre's to give.
+    """
+
+    offline: ClassVar[Offline] = Offline.NEVER
     to_department: Department
     new_entry_id: TimedEntryId
 
 
 class Leave(_EntryCommand):
     """The patient has left without being served."""
+
+    offline: ClassVar[Offline] = Offline.LOCAL
 
 
 class CloseEntry(_EntryCommand):

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 from contracts.envelope import Json
 from contracts.identity import ADMINS, CLINICAL, Role
 from contracts.ids import PatientId, UnitCommandId, UnitId
-from contracts.model import Command, Event, Instant, Refusal, Sealed
+from contracts.model import Command, Event, Instant, Offline, Refusal, Sealed
 
 UnitCommandType = Annotated[str, StringConstraints(pattern=r"^[a-z][A-Za-z0-9_.-]{0,79}$")]
 """What the unit's connector understands, for example `orders.place` or `ping`."""
@@ -56,8 +56,12 @@ class QueueUnitCommand(_MailboxCommand):
 
 
 class ReportUnitCommand(_MailboxCommand):
-    """The unit tells what became of it."""
+    """The unit tells what became of it.
 
+    Offline: waits; made by the agent itself.
+    """
+
+    offline: ClassVar[Offline] = Offline.LATER
     may: ClassVar[frozenset[Role]] = frozenset({Role.UNIT})
     applied: bool
     code: RejectionCode | None = None

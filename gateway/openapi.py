@@ -29,6 +29,9 @@ with 202 and a `Location` to ask; `Prefer: respond-async` does not wait. `Idempo
 gets the first answer again. `Carespine-Position` of an answer, sent with a question, makes that question wait until it
 can see what was written.
 
+`x-offline` says of each command whether a unit's agent takes it while its link is down: `never`, `later` (kept until
+the link is back) or `local` (kept likewise, and shown at the unit at once).
+
 **Errors** are problem+json with a stable `code`. **Lists** page by an opaque cursor.
 """
 
@@ -201,14 +204,15 @@ def path_parameters(names: Iterable[str]) -> list[Json]:
 
 
 def _command(row: CommandRoute, body: type[Model]) -> Json:
-    summary = " ".join((row.command.__doc__ or "").split())
+    summary, _, more = (" ".join(part.split()) for part in (row.command.__doc__ or "").partition("\n\n"))
     is_required = any(info.is_required() for info in body.model_fields.values()) or row.into is not None
     roles = ", ".join(sorted(role.value for role in row.command.may))
     return {
         "x-command": True,
         "tags": [row.path.split("/")[2].replace("check-in", "encounters")],
         "summary": summary,
-        "description": f"Command `{row.command.type_name()}`. Roles: {roles}.",
+        "description": f"Command `{row.command.type_name()}`. Roles: {roles}. {more}".rstrip(),
+        "x-offline": row.command.offline.value,
         "operationId": to_camel(_snake(row.command.__name__)),
         "parameters": path_parameters(row.parameters),
         "requestBody": json_body({"$ref": SCHEMAS.format(model=body.__name__)}, row.example, required=is_required),

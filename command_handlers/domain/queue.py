@@ -126,7 +126,7 @@ def queue_stream(unit_id: str, department: str, day: date) -> str:
 
 def day_of(command: QueueCommands, situation: Situation) -> date:
     """The service day: of the entry's arrival, or today at the unit when no entry is named."""
-    at = situation.at if isinstance(command, CallNext) else instant_of(command.entry_id)
+    at = situation.at if command.entry_id is None else instant_of(command.entry_id)
     return service_day(at, situation.unit.settings.zone)
 
 
@@ -180,9 +180,12 @@ def _enqueued(command: Enqueue, queue: ServiceQueue, situation: Situation, day: 
 
 def _called(command: CallNext, queue: ServiceQueue, situation: Situation, day: date) -> list[QueueEvents]:
     situation.unit.require(command.department)
-    entry = next_in_turn(queue, situation.at, situation.unit.settings.ageing_minutes)
-    if entry is None:
-        raise QueueEmpty(department=command.department)
+    if command.entry_id is None:
+        entry = next_in_turn(queue, situation.at, situation.unit.settings.ageing_minutes)
+        if entry is None:
+            raise QueueEmpty(department=command.department)
+    else:
+        entry = _named(queue, command.entry_id)
     return [
         PatientCalled(
             department=command.department,
@@ -193,6 +196,18 @@ def _called(command: CallNext, queue: ServiceQueue, situation: Situation, day: d
             counter=command.counter,
         )
     ]
+
+
+def _named(queue: ServiceQueue, entry_id: QueueEntryId) -> Entry:
+    """The waiting entry that a unit says it has called while it was cut off."""
+    entry = queue.entries.get(entry_id)
+    if entry is None:
+        raise QueueEntryNotFound(entry_id=str(entry_id))
+    if entry.status not in ACTIVE:
+        raise EntryClosed(entry_id=str(entry_id), status=entry.status.value)
+    if entry.status is not EntryStatus.WAITING:
+        raise EntryNotWaiting(entry_id=str(entry_id), status=entry.status.value)
+    return entry
 
 
 _EntryCommand = (
