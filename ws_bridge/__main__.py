@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from contracts.frames import PORTAL_SUBPROTOCOL, SUBPROTOCOL
 from infra.broker import topology
 from infra.broker.inbox import Inbox
 from infra.broker.publisher import Publisher
@@ -11,12 +12,13 @@ from infra.database import DatabaseUnavailable, pool
 from infra.process import Process, run
 from infra.sealing import MasterKey, Sealer
 from infra.tokens import Verifier
-from ws_bridge.admission import UNIT_PATH, Door
+from ws_bridge.admission import PORTAL_PATH, UNIT_PATH, Door
 from ws_bridge.catch_up import READERS, CatchUp
 from ws_bridge.deliveries import Deliveries
+from ws_bridge.hosting import Bridge, UnitHost
 from ws_bridge.links import Links
 from ws_bridge.live_calls import LiveCalls
-from ws_bridge.server import Bridge, serving_units
+from ws_bridge.server import Place, serving
 from ws_bridge.submissions import Submissions
 from ws_bridge.unit_sessions import UnitSessions
 from ws_bridge.upkeep import leave, look_after
@@ -61,6 +63,11 @@ async def main(process: Process) -> None:
     process.ready.check("log", catch_up.ready)
 
     door = Door(verifier, metrics)
+    units = UnitHost(bridge)
+    places = {
+        UNIT_PATH: Place(SUBPROTOCOL, door.look, units.host),
+        PORTAL_PATH: Place(PORTAL_SUBPROTOCOL, door.look, units.host),  # not served yet: nobody gets past this look
+    }
     start = process.tasks.create_task
     start(topology.keep_declaring(broker_url, partitions=settings.work.partitions), name="topology")
     start(sessions.keep_opening(), name="hellos")
@@ -70,7 +77,7 @@ async def main(process: Process) -> None:
     for number in range(READERS):
         start(catch_up.read(), name=f"reader-{number}")
 
-    async with serving_units(bridge, door, settings.bridge) as (server, url):
+    async with serving(places, settings.bridge) as (server, url):
         log.info("listening", url=f"{url}{UNIT_PATH}")
         process.started()
         await process.stopping.wait()

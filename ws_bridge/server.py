@@ -1,105 +1,65 @@
-"""One connection after the other, each from the upgrade to its end: hello, epoch, welcome, then whatever the unit says.
+"""What is served where: a path has a look at the opening handshake and a host for the connections it lets in.
 
-Nothing that one connection does wrong reaches another. The order of the opening leaves no gap: the unit is bound and
-listened to first, then the head of its feed is read, so what becomes visible in between is noted and sent.
+Knows nothing of what is said on a connection: that is the place's (`ws_bridge.hosting` for units).
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
-import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from contracts import routing
-from contracts.frames import (
-    MAX_FRAME_BYTES,
-    SUBPROTOCOL,
-    Ack,
-    Answer,
-    Ask,
-    CloseCode,
-    Ping,
-    Pong,
-    Renew,
-    Submit,
-    Welcome,
-    closing,
-)
-from infra.broker.errors import BrokerUnavailable
-from infra.broker.inbox import Inbox
-from infra.broker.publisher import Publisher
-from infra.database import DatabaseUnavailable
+from contracts.frames import MAX_FRAME_BYTES
 from infra.http_server import listening_socket
 from infra.settings import Listening
-from infra.telemetry.metrics import Metrics
-from ws_bridge.admission import Door, Visitor
-from ws_bridge.catch_up import CatchUp
-from ws_bridge.deliveries import SessionTaken
-from ws_bridge.link import Link
-from ws_bridge.links import Links
-from ws_bridge.live_calls import LiveCalls
-from ws_bridge.session import Violation
-from ws_bridge.submissions import Submissions
-from ws_bridge.unit_sessions import Asked, Opened, UnitSessions
+from ws_bridge.admission import UNIT_PATH, Visitor, problem
 
-HELLO_SECONDS: Final = 10.0
+OPEN_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 20.0
 CLOSE_SECONDS: Final = 3.0
-SUSPENDED_AWAY: Final = 60.0
-TROUBLE_AWAY: Final = 5.0
-"""When to come back, at most; each unit is told a random share of it."""
-MESSAGE_TOO_BIG: Final = 1009
-"""RFC 6455: what the library closes with when a frame is too large."""
-NORMAL_CLOSE: Final = 1000
-NO_CLOSE: Final = 1006
-"""RFC 6455: the connection ended without a close."""
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Bridge:
-    """What a connection needs of the rest of the process."""
+class Place:
+    """What is at a path."""
 
-    instance: str
-    links: Links
-    sessions: UnitSessions
-    inbox: Inbox
-    publisher: Publisher
-    catch_up: CatchUp
-    submissions: Submissions
-    calls: LiveCalls
-    metrics: Metrics
+    subprotocol: str
+    look: Callable[[ServerConnection, Request], Response | None]
+    """Before the upgrade: None lets the visitor in, anything else is the answer. Quick: runs on the event loop."""
+    host: Callable[[Visitor], Awaitable[None]]
+    """Looks after one connection until it has ended; must not raise."""
 
 
 @asynccontextmanager
-async def serving_units(bridge: Bridge, door: Door, listening: Listening) -> AsyncIterator[tuple[Server, str]]:
-    """Serve unit links while the block runs; gives the server and its URL. Links are not closed on leaving."""
+async def serving(places: Mapping[str, Place], listening: Listening) -> AsyncIterator[tuple[Server, str]]:
+    """Serve these paths while the block runs; gives the server and its URL. Links are not closed on leaving."""
+
+    def look(connection: ServerConnection, request: Request) -> Response | None:
+        place = places.get(request.path.partition("?")[0])
+        if place is None:
+            return problem(404, "not_found", f"Units connect to {UNIT_PATH}.")
+        return place.look(connection, request)
 
     async def handle(connection: ServerConnection) -> None:
-        if isinstance(connection, Visitor):
-            await _Host(bridge, connection).run()
+        if isinstance(connection, Visitor) and connection.request is not None:
+            await places[connection.request.path.partition("?")[0]].host(connection)
 
     listener = listening_socket(listening.host, listening.port)
     async with serve(
         handle,
         sock=listener,
-        process_request=door.look,
+        process_request=look,
         create_connection=Visitor,
-        subprotocols=[Subprotocol(SUBPROTOCOL)],
+        subprotocols=[Subprotocol(place.subprotocol) for place in places.values()],
         compression=None,
         max_size=MAX_FRAME_BYTES,
         max_queue=4,
-        open_timeout=HELLO_SECONDS,
+        open_timeout=OPEN_SECONDS,
         ping_interval=HEARTBEAT_SECONDS,
         ping_timeout=HEARTBEAT_SECONDS,
         close_timeout=CLOSE_SECONDS,
@@ -107,129 +67,3 @@ async def serving_units(bridge: Bridge, door: Door, listening: Listening) -> Asy
     ) as server:
         host = f"[{listening.host}]" if ":" in listening.host else listening.host
         yield server, f"ws://{host}:{listener.getsockname()[1]}"
-
-
-class _Host:
-    """Looks after one connection."""
-
-    def __init__(self, bridge: Bridge, socket: Visitor) -> None:
-        self._bridge = bridge
-        self._socket = socket
-        self._link = Link(socket, socket.claims, bridge.metrics, asyncio.get_running_loop().time)
-
-    async def run(self) -> None:
-        """From the upgrade to the end, whatever that is; the handler must not raise."""
-        link, bridge = self._link, self._bridge
-        try:
-            if await self._opened():
-                await self._listen()
-        except ConnectionClosed as closed:
-            self._count(closed)
-        except Violation as broken:
-            log.warning("link_violated", unit_id=link.unit_id, code=broken.code.name, reason=broken.reason)
-            link.end(broken.code, broken.reason)
-        finally:
-            if bridge.links.release(link):
-                bridge.inbox.unbind(link.unit_id)
-            bridge.metrics.unit_connections.set(len(bridge.links))
-            bridge.calls.gone(link)
-            if link.epoch:
-                bridge.sessions.closed(link.unit_id, link.epoch, link.session.feed.acked)
-                log.info("link_down", unit_id=link.unit_id, epoch=link.epoch, code=link.ended)
-        await self._socket.wait_closed()
-
-    async def _opened(self) -> bool:
-        """Hello, epoch, welcome; False when the link was not given."""
-        link, bridge = self._link, self._bridge
-        try:
-            async with asyncio.timeout(HELLO_SECONDS):
-                hello = link.session.hello(await self._socket.recv())
-        except TimeoutError:
-            link.end(CloseCode.HELLO_TIMEOUT, "no hello came in time")
-            return False
-        bridge.links.expect(link)
-        with suppress(BrokerUnavailable):  # it is bound when the broker is back; until then sweeps bring the facts
-            await bridge.inbox.bind(link.unit_id)
-        try:
-            opened = await bridge.sessions.open(Asked(link.unit_id, hello.agent_version, hello.position))
-        except DatabaseUnavailable:
-            return self._turned_away("trouble", CloseCode.TROUBLE, "the database is away", TROUBLE_AWAY)
-        if not opened.epoch:
-            return self._not_given(opened)
-        link.open(epoch=opened.epoch, partition=opened.partition, head=opened.head)
-        bridge.links.hold(link)
-        self._announce(opened.epoch)
-        if not link.is_open:
-            return False
-        bridge.metrics.unit_hello.labels("welcome").inc()
-        bridge.metrics.unit_connections.set(len(bridge.links))
-        log.info("link_up", unit_id=link.unit_id, epoch=link.epoch, position=hello.position)
-        welcome = Welcome(
-            epoch=opened.epoch,
-            head=opened.head,
-            heartbeat_seconds=HEARTBEAT_SECONDS,
-            max_frame_bytes=MAX_FRAME_BYTES,
-            server_time=datetime.now(UTC),
-        )
-        link.say(welcome.to_json())
-        bridge.catch_up.push(link)
-        return True
-
-    def _not_given(self, opened: Opened) -> bool:
-        if opened.status == "suspended":
-            return self._turned_away("suspended", CloseCode.UNIT_SUSPENDED, "the unit is suspended", SUSPENDED_AWAY)
-        if opened.status in ("unknown", "retired"):
-            return self._turned_away("not_found", CloseCode.UNIT_NOT_FOUND, f"the unit is {opened.status}", None)
-        return self._turned_away("ahead", CloseCode.POSITION_AHEAD, "the position lies beyond the log", None)
-
-    def _turned_away(self, result: str, code: CloseCode, reason: str, away: float | None) -> bool:
-        self._bridge.metrics.unit_hello.labels(result).inc()
-        log.warning("hello_turned_away", unit_id=self._link.unit_id, reason=result)
-        self._link.end(code, reason, None if away is None else jittered(away))
-        return False
-
-    def _announce(self, epoch: int) -> None:
-        """Tell whichever bridge holds an older session of this unit. Lost, that one finds out at its next ack."""
-        taken = SessionTaken(unit_id=self._link.unit_id, epoch=epoch, bridge=self._bridge.instance)
-        with suppress(BrokerUnavailable):
-            self._bridge.publisher.publish_nowait(routing.EVENTS, routing.session_key(taken.unit_id), taken.to_json())
-
-    async def _listen(self) -> None:
-        link, bridge = self._link, self._bridge
-        while True:
-            frame = link.session.hear(await self._socket.recv())
-            if link.ended is not None:
-                continue  # what it says now is said to nobody; recv tells when it is closed
-            match frame:
-                case Ack():
-                    link.acknowledged(datetime.now(UTC))
-                    bridge.sessions.acked(link.unit_id, link.epoch, link.session.feed.acked)
-                    bridge.catch_up.push(link)
-                case Submit():
-                    await bridge.submissions.take(link, frame)
-                case Answer():
-                    bridge.calls.answered(link, frame)
-                case Ask():
-                    await bridge.submissions.tell(link, frame)
-                case Renew():
-                    link.end(CloseCode.NOT_THE_PROTOCOL, "this bridge renews no credentials")
-                case Ping():
-                    link.say(Pong().to_json())
-                case Pong():
-                    pass
-
-    def _count(self, closed: ConnectionClosed) -> None:
-        """Closed by the unit, the network, or the library on our behalf: the link has not counted that."""
-        if self._link.ended is not None:
-            return
-        code = closed.rcvd.code if closed.rcvd is not None else NO_CLOSE
-        if closed.sent is not None and closed.sent.code == MESSAGE_TOO_BIG:
-            code = CloseCode.FRAME_TOO_LARGE
-            log.warning("link_violated", unit_id=self._link.unit_id, code=CloseCode.FRAME_TOO_LARGE.name)
-        known = closing(code) is not None or code in (NORMAL_CLOSE, NO_CLOSE)
-        self._bridge.metrics.unit_closes.labels(str(int(code)) if known else "other").inc()
-
-
-def jittered(most: float) -> float:
-    """When to come back: a random share, so that a thousand units do not come back as one."""
-    return round(random.uniform(most / 4, most), 2)  # noqa: S311 - jitter, not a secret

@@ -13,7 +13,7 @@ from contracts.frames import CloseCode
 from infra.telemetry.metrics import Metrics
 from ws_bridge.link import Link
 from ws_bridge.links import Links
-from ws_bridge.server import jittered
+from ws_bridge.pacing import jittered
 
 LOOK_SECONDS: Final = 2.0
 LEAVING_AT_ONCE: Final = 100
