@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from contracts.identity import ADMINS, Role
 from contracts.ids import Department, UnitId
 from contracts.model import Command, Event, Model, Refusal
+from contracts.unit_credential import CredentialCommands, CredentialEvents
 
 OPERATORS = ADMINS | {Role.OPS}
 
@@ -188,5 +189,7 @@ class DepartmentNotFound(Refusal):
     """The unit has no such department; add it first or use one it has."""
 
 
-UnitCommands = RegisterUnit | ConfigureUnit | AddDepartment | SuspendUnit | ResumeUnit | RetireUnit
-UnitEvents = UnitRegistered | UnitConfigured | DepartmentAdded | UnitSuspended | UnitResumed | UnitRetired
+UnitCommands = RegisterUnit | ConfigureUnit | AddDepartment | SuspendUnit | ResumeUnit | RetireUnit | CredentialCommands
+UnitEvents = (
+    UnitRegistered | UnitConfigured | DepartmentAdded | UnitSuspended | UnitResumed | UnitRetired | CredentialEvents
+)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
+from command_handlers.domain import unit_credential as credentials
 from command_handlers.domain.decider import Aggregate, Freed, Situation, Taken
 from contracts.envelope import Json
 from contracts.model import Command
@@ -35,6 +36,16 @@ from contracts.unit import (
     UnitStatus,
     UnitSuspended,
 )
+from contracts.unit_credential import (
+    EnrolmentCodeIssued,
+    EnrolUnit,
+    IssueEnrolmentCode,
+    RevokeUnitCredential,
+    RotateUnitKey,
+    UnitCredentialRevoked,
+    UnitEnrolled,
+    UnitKeyRotated,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,8 @@ class Unit:
     settings: UnitSettings = field(default_factory=UnitSettings)
     departments: Mapping[str, str] = field(default_factory=dict)
     """Display names by code; empty: any code is accepted."""
+    credentials: credentials.Credentials = field(default_factory=credentials.Credentials)
+    """Its enrolment codes and keys."""
 
     def require(self, department: str) -> None:
         """Refuse a department that the unit does not have."""
@@ -108,6 +121,10 @@ def decide(command: UnitCommands, unit: Unit, situation: Situation) -> list[Unit
             return [UnitResumed(unit_id=unit_id)] if unit.status is UnitStatus.SUSPENDED else []
         case RetireUnit(reason=reason):
             return [UnitRetired(unit_id=unit_id, reason=reason)]
+        case IssueEnrolmentCode() | EnrolUnit() | RotateUnitKey() | RevokeUnitCredential():
+            if unit.status is UnitStatus.RETIRED:
+                raise UnitIsRetired  # these are the system's own commands, which `admits` lets through
+            return list(credentials.decide(command, unit.credentials, situation))
         case _:
             assert_never(command)
 
@@ -127,6 +144,8 @@ def evolve(unit: Unit, event: UnitEvents) -> Unit:
             return replace(unit, status=UnitStatus.ACTIVE)
         case UnitRetired():
             return replace(unit, status=UnitStatus.RETIRED)
+        case EnrolmentCodeIssued() | UnitEnrolled() | UnitKeyRotated() | UnitCredentialRevoked():
+            return replace(unit, credentials=credentials.evolve(unit.credentials, event))
         case _:
             assert_never(event)
 
@@ -137,10 +156,15 @@ def claims(unit: Unit, event: UnitEvents) -> Sequence[Taken | Freed]:
 
 
 def answer(command: UnitCommands, unit: Unit) -> Json:
-    """The unit's id and, but for its registration, where it stands."""
+    """The unit's id and, but for its registration, where it stands; what became of its codes and keys."""
     said: Json = {"id": unit.registered.unit_id if unit.registered else None}
     if not isinstance(command, RegisterUnit):
         said["status"] = unit.status
+    match command:
+        case IssueEnrolmentCode() | EnrolUnit() | RotateUnitKey() | RevokeUnitCredential():
+            said |= credentials.answer(command, unit.credentials)
+        case _:
+            pass
     return said
 
 
