@@ -6,6 +6,7 @@ database is away; taking a connection then raises `DatabaseUnavailable` after it
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -102,11 +103,19 @@ async def connected(source: Pool) -> AsyncIterator[Connection]:
     except (PoolTimeout, psycopg.OperationalError) as why:
         if isinstance(why, psycopg.errors.ProgramLimitExceeded):
             raise
-        raise DatabaseUnavailable(type(why).__name__) from why
+        raise _unavailable(why) from why
     except psycopg.InterfaceError as why:
         if connection is not None and not connection.closed:
             raise
-        raise DatabaseUnavailable(type(why).__name__) from why
+        raise _unavailable(why) from why
+
+
+def _unavailable(why: Exception) -> DatabaseUnavailable | asyncio.CancelledError:
+    """Trouble in the middle of a cancellation (its rollback failed, say) must not be waited out: the task is to end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return asyncio.CancelledError()
+    return DatabaseUnavailable(type(why).__name__)
 
 
 @asynccontextmanager

@@ -37,6 +37,8 @@ class Batch:
     unit_id: str
     partition: int
     facts: list[Opened] = field(default_factory=list)
+    after: int = 0
+    """Where the unit's batch before this one ended; `Feed.prepare` finds out."""
 
     @property
     def first(self) -> int:
@@ -48,13 +50,13 @@ class Batch:
         """Position of the last fact."""
         return self.facts[-1].event.position
 
-    def to_json(self, after: int) -> bytes:
+    def to_json(self) -> bytes:
         """As `contracts.envelope.FeedBatch` would say it, without making one."""
         return orjson.dumps(
             {
                 "unitId": self.unit_id,
                 "partition": self.partition,
-                "after": after,
+                "after": self.after,
                 "through": self.through,
                 "facts": [_fact(opened) for opened in self.facts],
             },
@@ -72,29 +74,31 @@ class Feed:
         """By unit: its partition and the position its last batch ended at; absent until the first batch."""
 
     async def prepare(self, connection: AsyncConnection[Any], batches: Sequence[Batch]) -> None:  # Any: see the query
-        """Find out where each unit's batch follows on, for units met for the first time."""
-        unknown = [batch for batch in batches if batch.unit_id not in self._through]
-        if not unknown:
-            return
-        cursor = await connection.execute(
-            _BEFORE,
-            (
-                [batch.partition for batch in unknown],
-                [batch.unit_id for batch in unknown],
-                [batch.first for batch in unknown],
-            ),
-        )
-        before = dict(await cursor.fetchall())
-        for batch in unknown:
-            self._through[batch.unit_id] = batch.partition, before[batch.unit_id]
+        """Find out what each unit's batch follows on: the log says it of units met for the first time."""
+        before = {batch.unit_id: self._through[batch.unit_id][1] for batch in batches if batch.unit_id in self._through}
+        unknown = [batch for batch in batches if batch.unit_id not in before]
+        if unknown:
+            cursor = await connection.execute(
+                _BEFORE,
+                (
+                    [batch.partition for batch in unknown],
+                    [batch.unit_id for batch in unknown],
+                    [batch.first for batch in unknown],
+                ),
+            )
+            for unit_id, position in await cursor.fetchall():
+                before[unit_id] = position
+        for batch in batches:
+            batch.after = before[batch.unit_id]
+            self._through[batch.unit_id] = batch.partition, batch.after
 
     def publish(self, batches: Iterable[Batch]) -> None:
         """Tell; only after the commit that made them visible."""
         for batch in batches:
-            _, after = self._through[batch.unit_id]
-            self._through[batch.unit_id] = batch.partition, batch.through
+            if batch.unit_id in self._through:  # else its partition was given away meanwhile: the next owner tells on
+                self._through[batch.unit_id] = batch.partition, batch.through
             try:
-                self._publisher.publish_nowait(EVENTS, feed_key(batch.unit_id), batch.to_json(after))
+                self._publisher.publish_nowait(EVENTS, feed_key(batch.unit_id), batch.to_json())
             except BrokerUnavailable as why:
                 self._metrics.publish_failures.labels(why.reason).inc()
 

@@ -20,11 +20,11 @@ import structlog
 
 from infra.database import Connection, DatabaseUnavailable, Pool, connected, listening
 from infra.event_log import WAKE_CHANNEL
-from infra.sealing import KeyNotKnown, Opened
+from infra.sealing import KeyNotKnown
 from infra.telemetry.metrics import Metrics
 from projections.applying import AT_FAULT, Applying
 from projections.checkpoints import leave_out, take
-from projections.feed import Feed, by_unit
+from projections.feed import Batch, Feed, by_unit
 
 log = structlog.get_logger(__name__)
 
@@ -91,34 +91,36 @@ class Runner:
             return 0
         try:
             try:
-                facts = await self._together(connection, owned)
+                batches = await self._together(connection, owned)
             except AT_FAULT as why:
                 log.warning("projecting.isolated", error_type=type(why).__name__)
-                facts = await self._isolated(connection, owned)
+                batches = await self._isolated(connection, owned)
         except BaseException:
             # It may have been committed all the same: where the units' feeds stand is for the log to say.
             self._feed.forget()
             raise
-        self._feed.publish(by_unit(facts))
-        return len(facts)
+        self._feed.publish(batches)
+        return sum(len(batch.facts) for batch in batches)
 
-    async def _together(self, connection: Connection, owned: Mapping[int, int]) -> list[Opened]:
+    async def _together(self, connection: Connection, owned: Mapping[int, int]) -> list[Batch]:
         """The ordinary way: two round trips, whatever the size of the batch."""
         async with connection.pipeline(), connection.transaction():
             events = await take(connection, owned, self._limit)
             facts, steps = await self._applying.together(connection, events)
-            await self._feed.prepare(connection, by_unit(facts))
+            batches = by_unit(facts)
+            await self._feed.prepare(connection, batches)
         for step in steps:
             self._metrics.projection_events.labels(step.reaction.read_model).inc(len(step.rows))
-        return facts
+        return batches
 
-    async def _isolated(self, connection: Connection, owned: Mapping[int, int]) -> list[Opened]:
+    async def _isolated(self, connection: Connection, owned: Mapping[int, int]) -> list[Batch]:
         """After a failure: only what is at fault stays out."""
         async with connection.transaction():
             events = await take(connection, owned, self._limit)
             facts, left_out = await self._applying.isolated(connection, events)
             await leave_out(connection, left_out)
-            await self._feed.prepare(connection, by_unit(facts))
+            batches = by_unit(facts)
+            await self._feed.prepare(connection, batches)
         for fault in left_out:
             log.error(
                 "fact.left_out",
@@ -128,7 +130,7 @@ class Runner:
                 type=fault.event_type,
                 error_type=fault.error_type,
             )
-        return facts
+        return batches
 
 
 async def listen(postgres_url: str, heard: Callable[[], None]) -> None:

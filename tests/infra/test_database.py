@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import psycopg
 import pytest
 
-from infra.database import DatabaseUnavailable, check, connected, pool
+from infra.database import DatabaseUnavailable, Pool, check, connected, pool
 from infra.services.ports import free_ports
 
 
@@ -24,6 +26,27 @@ async def test_a_connection_cut_in_the_middle_is_trouble(postgres: str) -> None:
                 with psycopg.connect(postgres, autocommit=True) as other:
                     other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
                 await connection.execute("SELECT 1")
+
+
+async def test_trouble_while_a_task_is_being_cancelled_does_not_keep_it_alive(postgres: str) -> None:
+    async def works_and_would_wait_for_better_days(database: Pool, begun: asyncio.Event) -> str:
+        try:
+            async with connected(database):
+                try:
+                    begun.set()
+                    await asyncio.sleep(60)
+                finally:
+                    raise psycopg.OperationalError("the rollback failed")
+        except DatabaseUnavailable:
+            return "waiting"
+
+    begun = asyncio.Event()
+    async with pool(postgres, role="handlers") as some:
+        task = asyncio.create_task(works_and_would_wait_for_better_days(some, begun))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 async def test_what_data_or_a_bug_is_at_fault_for_is_not_trouble(postgres: str) -> None:

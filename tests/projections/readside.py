@@ -62,13 +62,13 @@ class ReadSide:
     metrics: Metrics = field(default_factory=Metrics)
     models: tuple[ReadModel, ...] = READ_MODELS
 
-    def runner(self, owned: Mapping[int, int] | None = None, *, limit: int = 500) -> Runner:
+    def runner(self, owned: Mapping[int, int] | None = None, *, limit: int = 500, feed: Feed | None = None) -> Runner:
         """A runner that owns these partitions (all of them at epoch 0 if not said otherwise)."""
         mine = dict.fromkeys(range(PARTITIONS), 0) if owned is None else owned
         return Runner(
             pool=self.pool,
             applying=Applying(self.sealer, Reactions(self.models)),
-            feed=Feed(self.heard, self.metrics),
+            feed=feed or Feed(self.heard, self.metrics),
             metrics=self.metrics,
             owned=lambda: mine,
             limit=limit,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import psycopg
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from contracts.envelope import FeedBatch
 from contracts.ids import partition_of
 from contracts.patient import PatientDeactivated
-from infra.database import connected
+from infra.database import Connection, connected
+from projections.feed import Batch, Feed
 from tests.projections.facts import NORTH, SOUTH, patient, unit
 from tests.projections.logbook import PARTITIONS
 from tests.projections.readside import ReadSide
@@ -105,3 +107,26 @@ async def test_after_a_failed_turn_the_log_says_where_the_feed_stands(side: Read
     await side.log.write(NORTH, patient("Bo", "Ek"))
     await side.catch_up(runner)
     assert [(batch.after, batch.through) for batch in side.heard.of(NORTH)][-1] == (position, position + 1)
+
+
+async def test_a_partition_given_away_in_the_middle_of_a_turn_is_told_of_and_then_forgotten(side: ReadSide) -> None:
+    partition, first = await side.log.write(NORTH, unit())
+    feed = Feed(side.heard, side.metrics)
+    prepare = feed.prepare
+
+    async def prepared_and_given_away(connection: Connection, batches: Sequence[Batch]) -> None:
+        await prepare(connection, batches)
+        feed.forget(partition)
+
+    feed.prepare = prepared_and_given_away  # type: ignore[method-assign]
+    runner = side.runner(feed=feed)
+    await side.catch_up(runner)
+    _, second = await side.log.write(NORTH, patient("Ana", "Lund"))
+    await side.catch_up()  # its next owner
+    _, third = await side.log.write(NORTH, patient("Bo", "Ek"))
+    await side.catch_up(runner)  # back again
+    assert [(batch.after, batch.through) for batch in side.heard.of(NORTH)] == [
+        (0, first),
+        (first, second),
+        (second, third),
+    ]
