@@ -63,7 +63,9 @@ class Started:
 
     def stop(self) -> int:
         """SIGTERM, and wait; the exit code. Whatever ended before it was told to is an error."""
-        assert self.process is None or self.running(), f"{self.name} had ended:\n{self.log_text()[-3000:]}"
+        assert self.process is None or self.process.poll() in (None, 0), (
+            f"{self.name} had ended:\n{self.log_text()[-3000:]}"
+        )
         return self._end(signal.SIGTERM)
 
     def freeze(self) -> None:
