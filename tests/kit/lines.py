@@ -38,10 +38,14 @@ class _Pair:
 
     writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]
     silent: bool = False
+    orphaned: bool = False
+    """The client's end is gone; the server has not been told."""
     released: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def abort(self) -> None:
         self.released.set()
+        self.over.set()
         for writer in self.writers:
             writer.transport.abort()
 
@@ -102,6 +106,12 @@ class Line:
         self.pull()
         self.plug()
 
+    def abandon(self) -> None:
+        """Cut the clients' ends only: the server goes on believing in them, and what is held can reach it."""
+        for pair in self._pairs:
+            pair.orphaned = True
+            pair.writers[0].transport.abort()
+
     def silence(self) -> None:
         """From now on every byte is lost, both ways, and no end of a connection is passed on."""
         self._silent = True
@@ -143,7 +153,7 @@ class Line:
     ) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(PIECE):
-                if pair.silent:
+                if pair.silent or (pair.orphaned and writer is pair.writers[0]):
                     continue
                 if left is not None and not pair.released.is_set():
                     data, rest = data[:left], data[left:]
@@ -160,6 +170,6 @@ class Line:
                     data = rest
                 writer.write(data)
                 await writer.drain()
-            if pair.silent:
-                await pair.released.wait()  # the end is not passed on either
+        if pair.silent or (pair.orphaned and writer is pair.writers[1]):
+            await pair.over.wait()  # the end is not passed on either
         writer.transport.abort()
