@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from projections import encounters, notifications, patients, queue_entries, unit_commands, units
+from projections import encounters, notifications, patients, queue_entries, unit_commands, unit_credentials, units
 from projections.read_model import ReadModel
 
 READ_MODELS: Final[tuple[ReadModel, ...]] = (
@@ -14,6 +14,7 @@ READ_MODELS: Final[tuple[ReadModel, ...]] = (
     queue_entries.model,
     notifications.model,
     unit_commands.model,
+    unit_credentials.model,
 )
 
 

@@ -25,6 +25,7 @@ from sqlalchemy.sql.dml import UpdateBase
 
 from contracts.model import Model
 from contracts.unit import DepartmentAdded, UnitConfigured, UnitRegistered, UnitResumed, UnitRetired, UnitSuspended
+from contracts.unit_credential import EnrolmentCodeIssued, UnitCredentialRevoked, UnitEnrolled, UnitKeyRotated
 from projections.names import fold
 from projections.questions import (
     LAST_CHARACTER,
@@ -113,6 +114,15 @@ def goes_on(facts: Facts) -> UpdateBase:
 def leaves(facts: Facts) -> UpdateBase:
     """The line stays, for what happened there."""
     return _unit(facts, status="retired", status_reason=facts.reason)
+
+
+@model.on(EnrolmentCodeIssued)
+@model.on(UnitEnrolled)
+@model.on(UnitKeyRotated)
+@model.on(UnitCredentialRevoked)
+def has_other_credentials(facts: Facts) -> UpdateBase:
+    """Another version of the unit; what its keys are is `projections.unit_credentials`'."""
+    return _unit(facts)
 
 
 @model.on(DepartmentAdded)
