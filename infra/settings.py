@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -33,6 +34,9 @@ REMEDIES: Final = {
     "LEASE_SECONDS": "seconds, at least 1",
     "BATCH_LIMIT": "a whole number of commands, at least 1",
     "BODY_LIMIT": "a whole number of bytes, at least 1024",
+    "UNIT_TOKEN_SECONDS": "a whole number of seconds from 5 to 3600",
+    "UNIT_URLS": "addresses of the unit link, ws:// or wss://, separated by commas",
+    "CLIENT_CERTIFICATE_HEADER": "the name of an HTTP header, which the proxy sets on every request",
     "LOG_LEVEL": "debug, info, warning or error",
 }
 
@@ -123,6 +127,18 @@ class Work(_Part):
     """Bytes of one HTTP body."""
 
 
+class UnitAccess(_Part):
+    """How units are let in."""
+
+    token_seconds: int = Field(600, ge=5, le=3600)
+    """Lifetime of the token that a unit's own key is exchanged for."""
+    urls: tuple[str, ...] = ()
+    """Where agents reach the unit link, told to them with their token; empty: they are told elsewhere."""
+    certificate_header: str | None = None
+    """Header in which a proxy names the unit whose client certificate it has verified: then it must be the token's
+    unit. None: no certificate is asked for."""
+
+
 class Settings(_Part):
     """Everything a process was told."""
 
@@ -134,6 +150,7 @@ class Settings(_Part):
     health: Listening
     keys: Keys
     work: Work
+    units: UnitAccess = UnitAccess()
     log_level: str = "info"
 
     @classmethod
@@ -162,6 +179,11 @@ class Settings(_Part):
                 "lease_seconds": reader.seconds("LEASE_SECONDS", 6.0, least=1.0),
                 "batch_limit": reader.number("BATCH_LIMIT", 256, least=1),
                 "body_limit": reader.number("BODY_LIMIT", 65536, least=1024),
+            },
+            "units": {
+                "token_seconds": reader.number("UNIT_TOKEN_SECONDS", 600, least=5, most=3600),
+                "urls": reader.urls("UNIT_URLS", ("ws://", "wss://")),
+                "certificate_header": reader.header("CLIENT_CERTIFICATE_HEADER"),
             },
             "log_level": reader.one_of("LOG_LEVEL", ["debug", "info", "warning", "error"], default="info"),
         }
@@ -217,6 +239,20 @@ class _Reader:
 
     def port(self, name: str) -> int:
         return self.number(name, 0, least=0, most=65535)
+
+    def urls(self, name: str, schemes: tuple[str, ...]) -> tuple[str, ...]:
+        found = tuple(part.strip() for part in (self.text(name) or "").split(",") if part.strip())
+        if not all(url.startswith(schemes) for url in found):
+            self.problems[name] = "holds something that is no such address"
+            return ()
+        return found
+
+    def header(self, name: str) -> str | None:
+        value = self.text(name)
+        if value is not None and not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,60}", value):
+            self.problems[name] = "is not the name of a header"
+            return None
+        return value
 
     def key(self, name: str) -> bytes | None:
         value = self.text(name)

@@ -59,6 +59,8 @@ class Claims(BaseModel):
     role: Role
     unit: UnitId | None = None
     """The one unit the bearer works for; None: the whole network."""
+    kid: str | None = None
+    """The unit's own key that it was got with (`infra.unit_credentials`); None: it was got without one."""
     exp: int
     iat: int
     nbf: int
@@ -80,10 +82,14 @@ def mint(
     role: Role,
     unit: str | None = None,
     subject: str | None = None,
+    key_id: str | None = None,
     ttl: int = 3600,
     clock: Clock = time.time,
 ) -> str:
-    """A token for `role`, valid for `ttl` seconds from now. `subject` defaults to the unit, else the role."""
+    """A token for `role`, valid for `ttl` seconds from now. `subject` defaults to the unit, else the role.
+
+    `key_id`: the unit's own key that it is given for.
+    """
     now = int(clock())
     claims: dict[str, Any] = {  # Any: JSON
         "iss": ISSUER,
@@ -97,6 +103,8 @@ def mint(
     }
     if unit is not None:
         claims["unit"] = unit
+    if key_id is not None:
+        claims["kid"] = key_id
     return jwt.encode(claims, private_key_pem, algorithm=ALGORITHM)
 
 

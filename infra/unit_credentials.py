@@ -1,0 +1,216 @@
+"""What a unit's credential is worth right now: assertions exchanged for short tokens, and who has been shut out since.
+
+Keys and revocations are read from the read tables (`projections.unit_credentials` fills them). Used by the gateway,
+where agents fetch tokens, and by bridges, where they renew them in the running session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from typing import Final
+
+import structlog
+
+from contracts.identity import Role
+from infra.database import Connection, DatabaseUnavailable, Pool, connected
+from infra.tokens import Claims, Clock, mint
+from infra.unit_keys import AssertionRefused, PublicKey, key_id_in, verified
+
+LOOK_SECONDS: Final = 0.5
+OVERLAP: Final = timedelta(seconds=30)
+"""Revocations become visible when their transaction ends: each look goes back this far, and counts none twice."""
+
+_KEY: Final = """
+SELECT u.status, k.public_key, k.revoked_at IS NOT NULL, k.valid_until,
+    (SELECT max(r.not_before) FROM read_unit_revocations r WHERE r.unit_id = u.unit_id)
+FROM read_units u JOIN read_unit_keys k ON k.unit_id = u.unit_id AND k.key_id = %s
+WHERE u.unit_id = %s
+"""
+_NOTE: Final = """
+WITH over AS (
+    DELETE FROM unit_assertions_seen WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM unit_assertions_seen WHERE until < now() ORDER BY until LIMIT 20 FOR UPDATE SKIP LOCKED))
+)
+INSERT INTO unit_assertions_seen (unit_id, assertion, until) VALUES (%s, %s, to_timestamp(%s))
+ON CONFLICT DO NOTHING RETURNING true
+"""
+_STANDING: Final = """
+SELECT max(r.not_before), bool_or(k.revoked_at IS NOT NULL), min(k.valid_until)
+FROM (SELECT) AS one LEFT JOIN read_unit_revocations r ON r.unit_id = %(unit_id)s
+LEFT JOIN read_unit_keys k ON k.unit_id = %(unit_id)s AND k.key_id = %(key_id)s
+"""
+_REVOKED: Final = """
+SELECT unit_id, position, key_id, not_before, seen_at FROM read_unit_revocations WHERE seen_at > %s ORDER BY seen_at
+"""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A token for a unit's agent."""
+
+    token: str | None
+    """None where this process may not sign: the assertion was good all the same."""
+    expires_at: datetime
+    key_id: str
+    issued_at: int
+    """As the token says it, seconds since the epoch."""
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """No token of the unit that was issued before `not_before` is good any more."""
+
+    unit_id: str
+    key_id: str | None
+    """The key that is void too; None: all of them."""
+    not_before: datetime
+
+    def ends(self, *, issued_at: int) -> bool:
+        """Whether a token of that age is one of those."""
+        return issued_at < self.not_before.timestamp()
+
+    def voids(self, key_id: str | None) -> bool:
+        """Whether whoever holds this key (None: a token without one) has to enrol again, and not only to renew."""
+        return self.key_id is None or self.key_id == key_id
+
+
+class Exchange:
+    """Takes assertions for tokens."""
+
+    def __init__(
+        self, pool: Pool, private_key_pem: str | None, *, token_seconds: int, clock: Clock = time.time
+    ) -> None:
+        self._pool = pool
+        self._private_key = private_key_pem
+        self._ttl = token_seconds
+        self._clock = clock
+
+    async def take(self, unit_id: str, assertion: str, *, other_key: str | None = None) -> Issued:
+        """A token for what the unit's key has signed. Raises AssertionRefused, DatabaseUnavailable.
+
+        `other_key`: it has to be signed for exactly this purpose, the rotation from or to that key.
+        """
+        key_id = key_id_in(assertion)
+        async with connected(self._pool) as connection:
+            async with connection.transaction():
+                # Row-level security of the gateway's role; a bridge's role sees every unit.
+                await connection.execute("SELECT set_config('carespine.unit', %s, true)", (unit_id,))
+                cursor = await connection.execute(_KEY, (key_id, unit_id))
+                row = await cursor.fetchone()
+            if row is None:
+                raise AssertionRefused("key_unknown")
+            status, public_key, is_revoked, valid_until, not_before = row
+            signed = verified(assertion, unit_id, PublicKey.read(public_key), self._clock())
+            if signed.other_key != other_key:
+                raise AssertionRefused("assertion_invalid")
+            now = self._clock()
+            if is_revoked:
+                raise AssertionRefused("key_revoked")
+            if valid_until is not None and now >= valid_until.timestamp():
+                raise AssertionRefused("key_replaced")
+            if status == "retired":
+                raise AssertionRefused("unit_retired")
+            await self._note(connection, unit_id, signed.jti, signed.good_until())
+        return self._issued(unit_id, key_id, now, not_before)
+
+    async def _note(self, connection: Connection, unit_id: str, jti: str, until: float) -> None:
+        cursor = await connection.execute(_NOTE, (unit_id, hashlib.sha256(jti.encode()).digest()[:16], until))
+        if await cursor.fetchone() is None:
+            raise AssertionRefused("assertion_replayed")
+
+    def _issued(self, unit_id: str, key_id: str, now: float, not_before: datetime | None) -> Issued:
+        # Tokens tell their age in whole seconds: one issued in the second of a revocation, after it, must not be older.
+        issued_at = max(int(now), ceil(not_before.timestamp()) if not_before is not None else 0)
+        token = None
+        if self._private_key is not None:
+            token = mint(
+                self._private_key,
+                role=Role.UNIT,
+                unit=unit_id,
+                subject=f"unit:{unit_id}",
+                key_id=key_id,
+                ttl=self._ttl,
+                clock=lambda: issued_at,
+            )
+        return Issued(token, datetime.fromtimestamp(issued_at + self._ttl, UTC), key_id, issued_at)
+
+
+async def standing(pool: Pool, claims: Claims, *, clock: Clock = time.time) -> str | None:
+    """Why a unit's token is not good although it is ours and in time; None when it is. Raises DatabaseUnavailable.
+
+    `key_revoked`: enrol again · `token_revoked`: get another.
+    """
+    async with connected(pool) as connection, connection.transaction():
+        await connection.execute("SELECT set_config('carespine.unit', %s, true)", (claims.unit,))
+        cursor = await connection.execute(_STANDING, {"unit_id": claims.unit, "key_id": claims.kid})
+        row = await cursor.fetchone()
+    not_before, is_revoked, valid_until = row or (None, None, None)
+    if is_revoked:
+        return "key_revoked"
+    if not_before is not None and claims.iat < not_before.timestamp():
+        return "token_revoked"
+    if valid_until is not None and clock() >= valid_until.timestamp():
+        return "token_revoked"
+    return None
+
+
+class Revocations:
+    """Every revocation this process has heard of, looked for twice a second: the push may be lost, this is not."""
+
+    def __init__(self, pool: Pool, *, revoked: Callable[[Revocation], None] = lambda revocation: None) -> None:
+        """`revoked` is told of each, soon after it has become visible; once or more."""
+        self._pool = pool
+        self._revoked = revoked
+        self._known: dict[str, dict[int, Revocation]] = {}
+        """By unit and position in the log."""
+        self._through = datetime(1, 1, 1, tzinfo=UTC)
+        self.trouble: str | None = "revocations not read yet"
+        """None when they could be read the last time."""
+        self._is_known = False
+
+    async def watch(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                await self.look()
+                self.trouble = None
+            except DatabaseUnavailable:
+                if self.trouble is None:
+                    log.warning("revocations_not_read", reason="database_unavailable")
+                self.trouble = "database unavailable"
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Look once. Raises DatabaseUnavailable."""
+        since = self._through - OVERLAP if self._known else self._through
+        async with connected(self._pool) as connection, connection.transaction():
+            await connection.execute("SELECT set_config('carespine.unit', '*', true)")
+            cursor = await connection.execute(_REVOKED, (since,))
+            rows = await cursor.fetchall()
+        self._is_known = True
+        for unit_id, position, key_id, not_before, seen_at in rows:
+            self._through = max(self._through, seen_at)
+            known = self._known.setdefault(unit_id, {})
+            if position not in known:
+                known[position] = Revocation(unit_id, key_id, not_before)
+                self._revoked(known[position])
+
+    def forbid(self, claims: Claims) -> str | None:
+        """Why a unit's token lets nobody in, as far as is known here; None when nothing speaks against it.
+
+        `key_revoked` · `token_revoked` · `revocations_not_known`: this process has not been able to look even once.
+        """
+        if not self._is_known:
+            return "revocations_not_known"
+        found = [one for one in self._known.get(claims.unit or "", {}).values() if one.ends(issued_at=claims.iat)]
+        if any(one.voids(claims.kid) for one in found):
+            return "key_revoked"
+        return "token_revoked" if found else None
