@@ -71,7 +71,8 @@ async def main(process: Process) -> None:
     start = process.tasks.create_task
     start(topology.keep_declaring(broker_url, partitions=settings.work.partitions), name="topology")
     start(sessions.keep_opening(), name="hellos")
-    start(sessions.keep_writing(lambda: {link.unit_id: link.epoch for link in links}), name="sessions")
+    start(sessions.keep_writing(), name="sessions")
+    start(sessions.keep_renewing(links, deliveries.resumed), name="leases")
     start(catch_up.sweep(), name="sweep")
     start(look_after(links, metrics), name="upkeep")
     for number in range(READERS):

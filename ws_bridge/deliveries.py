@@ -58,6 +58,12 @@ class Deliveries:
             # Not ours, or of a newer release: facts are in the log all the same, and a sweep finds them.
             log.error("message_not_understood", unit_id=unit_id, type=subject)
 
+    def resumed(self, unit_id: str) -> None:
+        """The unit's link was not spoken to for a while, and may be again: what it missed is read from the log."""
+        link = self._links.of(unit_id)
+        if link is not None:
+            self._catch_up.push(link)
+
     def _batch(self, batch: FeedBatch) -> None:
         for link in self._links.listening(batch.unit_id):
             link.deliver(batch.after, batch.through, batch.facts)

@@ -50,6 +50,7 @@ from ws_bridge.unit_sessions import Asked, Opened, UnitSessions
 
 HELLO_SECONDS: Final = 10.0
 SUSPENDED_AWAY: Final = 60.0
+CONTESTED_AWAY: Final = 240.0
 TROUBLE_AWAY: Final = 5.0
 """When to come back, at most; each unit is told a random share of it."""
 MESSAGE_TOO_BIG: Final = 1009
@@ -65,6 +66,12 @@ TURNED_AWAY: Final[dict[str, Turned]] = {
     "suspended": ("suspended", CloseCode.UNIT_SUSPENDED, "the unit is suspended", SUSPENDED_AWAY),
     "retired": ("not_found", CloseCode.UNIT_NOT_FOUND, "the unit is retired", None),
     "unknown": ("not_found", CloseCode.UNIT_NOT_FOUND, "the unit is unknown", None),
+    "contested": (
+        "contested",
+        CloseCode.CONTESTED,
+        "another agent with this identity holds the unit's link and keeps it",
+        CONTESTED_AWAY,
+    ),
 }
 """By what the database said to the hello (`Opened.status`)."""
 AHEAD: Final[Turned] = ("ahead", CloseCode.POSITION_AHEAD, "the position lies beyond the log", None)
@@ -164,12 +171,14 @@ class _Visit:
         with suppress(BrokerUnavailable):  # it is bound when the broker is back; until then sweeps bring the facts
             await bridge.inbox.bind(link.unit_id)
         try:
-            opened = await bridge.sessions.open(Asked(link.unit_id, hello.agent_version, hello.position))
+            opened = await bridge.sessions.open(
+                Asked(link.unit_id, hello.agent_version, hello.position, hello.instance)
+            )
         except DatabaseUnavailable:
             return self._turned_away(*DATABASE_AWAY)
         if not opened.epoch:
             return self._not_given(opened)
-        link.open(epoch=opened.epoch, partition=opened.partition, head=opened.head)
+        link.open(epoch=opened.epoch, partition=opened.partition, head=opened.head, speaks_until=opened.speaks_until)
         bridge.links.hold(link)
         self._announce(opened.epoch)
         if not link.is_open:

@@ -45,6 +45,7 @@ class Link:
         "queued",
         "session",
         "socket",
+        "speaks_until",
         "unit_id",
     )
 
@@ -60,6 +61,8 @@ class Link:
         """Why this end closes, or has closed, the link; None while it does not."""
         self.queued = False
         """It waits for its turn at the log (`ws_bridge.catch_up`)."""
+        self.speaks_until = 0.0
+        """Clock time at which the session's lease ends: after it the unit is told nothing until it is renewed."""
         self._metrics = metrics
         self._clock = clock
         self._noted = 0
@@ -79,15 +82,22 @@ class Link:
         """Welcomed and not closing."""
         return self.session.is_open and self.ended is None
 
-    def open(self, *, epoch: int, partition: int, head: int) -> None:
+    @property
+    def may_speak(self) -> bool:
+        """Its lease has not ended, so no other bridge can be thought to hold the unit."""
+        return self._clock() < self.speaks_until
+
+    def open(self, *, epoch: int, partition: int, head: int, speaks_until: float) -> None:
         """The session holds its unit."""
         self.partition = partition
+        self.speaks_until = speaks_until
         self.session.open(epoch=epoch, head=head)
         self.session.feed.exists(self._noted)
 
     def wants_page(self) -> bool:
         """Something is to be read from the log for it, and there is room to send it."""
-        return self.is_open and self.session.feed.page() is not None and self._waiting() < CONGESTED_BYTES
+        has_room = self.session.feed.page() is not None and self._waiting() < CONGESTED_BYTES
+        return has_room and self.is_open and self.may_speak
 
     def deliver(self, after: int, through: int, facts: Sequence[Fact]) -> None:
         """A live batch or a page of the log: everything of the unit in (after, through]."""
@@ -100,7 +110,7 @@ class Link:
         if standing is not None:
             self.end(standing, "the unit's standing changed")
             return
-        if self._waiting() >= CONGESTED_BYTES:
+        if self._waiting() >= CONGESTED_BYTES or not self.may_speak:
             self.session.feed.exists(through)
             return
         now = self._clock()

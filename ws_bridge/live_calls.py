@@ -56,6 +56,9 @@ class LiveCalls:
         remaining = (call.deadline - datetime.now(UTC)).total_seconds()
         if reply_to is None or remaining <= 0 or call.unit_id != link.unit_id or call.call_id in self._pending:
             return
+        if not link.may_speak:
+            self._reply(reply_to, LiveAnswer(call_id=call.call_id, ok=False, code="unit_not_connected"))
+            return
         waiting = self._by_link.setdefault(link, set())
         if len(waiting) >= PENDING_PER_LINK:
             self._reply(reply_to, LiveAnswer(call_id=call.call_id, ok=False, code="busy"))

@@ -8,57 +8,33 @@ belongs to a newer session.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
+from uuid import UUID
 
 import structlog
 
 from infra.database import Connection, DatabaseUnavailable, Pool, connected
+from ws_bridge.session_rows import (
+    CLOSE,
+    CONTESTED_SECONDS,
+    LEASE_SECONDS,
+    MOVE,
+    NEWER,
+    OPEN,
+    ORDERLY,
+    RENEW,
+    TAKEOVER_SECONDS,
+)
 
 HELLOS_AT_ONCE: Final = 500
 OPEN_TIMEOUT: Final = 10.0
 FLUSH_SECONDS: Final = 0.5
-BEAT_SECONDS: Final = 15.0
-
-_OPEN: Final = """
-WITH asked AS (
-    SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS a (unit_id, agent_version, position)
-), known AS (
-    SELECT a.*, u.status, u.partition, p.head AS log_head, c.position AS visible
-    FROM asked a
-    JOIN read_units u USING (unit_id)
-    JOIN log_partitions p ON p.partition = u.partition
-    JOIN projection_checkpoints c ON c.partition = u.partition
-), opened AS (
-    INSERT INTO unit_sessions AS s (unit_id, epoch, bridge, connected, agent_version, acked_position)
-    SELECT unit_id, 1, %s, true, agent_version, position FROM known
-    WHERE status = 'active' AND position <= log_head ORDER BY unit_id
-    ON CONFLICT (unit_id) DO UPDATE SET epoch = s.epoch + 1, bridge = excluded.bridge, connected = true,
-        agent_version = excluded.agent_version, acked_position = excluded.acked_position,
-        connected_at = now(), seen_at = now(), disconnected_at = NULL
-    RETURNING unit_id, epoch
-)
-SELECT k.unit_id, k.status, k.partition, k.position <= k.log_head, o.epoch, coalesce((
-    SELECT max(e.position) FROM events e
-    WHERE e.partition = k.partition AND e.unit_id = k.unit_id AND e.position <= k.visible), 0)
-FROM known k LEFT JOIN opened o USING (unit_id)
-"""
-
-_MOVE: Final = """
-UPDATE unit_sessions s SET seen_at = now(), acked_position = greatest(s.acked_position, m.position)
-FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS m (unit_id, epoch, position)
-WHERE s.unit_id = m.unit_id AND s.epoch = m.epoch RETURNING s.unit_id
-"""
-
-_CLOSE: Final = """
-UPDATE unit_sessions s SET connected = false, seen_at = now(), disconnected_at = now(),
-    acked_position = greatest(s.acked_position, m.position)
-FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS m (unit_id, epoch, position)
-WHERE s.unit_id = m.unit_id AND s.epoch = m.epoch
-"""
-
-_NEWER: Final = "SELECT unit_id, epoch FROM unit_sessions WHERE unit_id = ANY(%s)"
+LEASE_MARGIN: Final = 5.0
+"""A bridge stops speaking this much before its lease ends, so that clocks need not agree to the second."""
+RENEW_SECONDS: Final = 15.0
+RENEWED_AT_ONCE: Final = 2_000
 
 log = structlog.get_logger()
 
@@ -70,6 +46,8 @@ class Asked:
     unit_id: str
     agent_version: str
     position: int
+    instance: UUID | None = None
+    """Which agent it is."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +55,35 @@ class Opened:
     """What the database says to a hello; `epoch` 0 when the link is not given."""
 
     status: str
-    """active · suspended · retired · unknown"""
+    """active · suspended · retired · unknown · contested"""
     partition: int
     in_log: bool
     """The position the agent named exists."""
     epoch: int
     head: int
     """How far the unit's feed reaches visibly."""
+    speaks_until: float = 0.0
+    """Loop time at which the bridge stops speaking to the unit, unless it has renewed."""
 
 
 UNKNOWN: Final = Opened("unknown", 0, True, 0, 0)
 
+
+class Held(Protocol):
+    """An open session of this bridge (`ws_bridge.link`)."""
+
+    @property
+    def unit_id(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+
+    speaks_until: float
+
+
 Superseded = Callable[[str, int], None]
 """Told (unit id, epoch) of a session newer than ours."""
+Companion = Callable[[Connection], Awaitable[None]]
+"""Writes something that belongs to acknowledgements, on the connection that has just written them."""
 
 
 class UnitSessions:
@@ -104,11 +98,22 @@ class UnitSessions:
         self._acked: dict[str, tuple[int, int]] = {}
         """unit id -> (epoch, position) to be written."""
         self._closed: dict[str, tuple[int, int]] = {}
+        self._companions: list[Companion] = []
         self._trouble: str | None = "database not heard of yet"
+        self._well_since = 0.0
+        """Loop time since when every renewal has come through; counts while there is no trouble."""
 
     def ready(self) -> str | None:
         """None when the database answered the last time it was asked, else why not."""
         return self._trouble
+
+    def well_for(self) -> float:
+        """Seconds for which the database has taken everything this bridge had to say; 0 in trouble."""
+        return 0.0 if self._trouble is not None else asyncio.get_running_loop().time() - self._well_since
+
+    def accompany(self, companion: Companion) -> None:
+        """Let `companion` write together with acknowledgements from now on."""
+        self._companions.append(companion)
 
     async def open(self, asked: Asked) -> Opened:
         """Take epoch + 1 for the unit, if it may have a link. Raises DatabaseUnavailable."""
@@ -154,47 +159,74 @@ class UnitSessions:
         try:
             found = await self._opened(asked)
         except DatabaseUnavailable as trouble:
-            self._trouble = "database unavailable"
+            self._in_trouble()
             for _, answer in batch.values():
                 if not answer.done():
                     answer.set_exception(trouble)
             return
-        self._trouble = None
+        self._well()
         for unit_id, (_, answer) in batch.items():
             if not answer.done():
                 answer.set_result(found.get(unit_id, UNKNOWN))
 
     async def _opened(self, asked: Sequence[Asked]) -> dict[str, Opened]:
         async with connected(self._pool) as connection:
+            speaks_until = asyncio.get_running_loop().time() + LEASE_SECONDS - LEASE_MARGIN
             cursor = await connection.execute(
-                _OPEN,
-                (
-                    [one.unit_id for one in asked],
-                    [one.agent_version for one in asked],
-                    [one.position for one in asked],
-                    self._bridge,
-                ),
+                OPEN,
+                {
+                    "units": [one.unit_id for one in asked],
+                    "versions": [one.agent_version for one in asked],
+                    "positions": [one.position for one in asked],
+                    "instances": [one.instance for one in asked],
+                    "bridge": self._bridge,
+                    "lease": LEASE_SECONDS,
+                    "window": TAKEOVER_SECONDS,
+                    "orderly": ORDERLY,
+                    "contested": CONTESTED_SECONDS,
+                },
             )
             return {
-                unit_id: Opened(status, partition, in_log, epoch or 0, head)
+                unit_id: Opened(status, partition, in_log, epoch or 0, head, speaks_until)
                 for unit_id, status, partition, in_log, epoch, head in await cursor.fetchall()
             }
 
-    async def keep_writing(self, held: Callable[[], dict[str, int]]) -> None:
-        """Write acks and closes every half second, and now and then a sign of life for every session held."""
-        clock = asyncio.get_running_loop().time
-        beat_at = clock() + BEAT_SECONDS
+    async def keep_writing(self) -> None:
+        """Write acks and closes every half second until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             try:
                 await self.flush()
-                if clock() >= beat_at:
-                    beat_at = clock() + BEAT_SECONDS
-                    await self._beat(held())
             except DatabaseUnavailable:
-                if self._trouble is None:
-                    log.warning("sessions_not_written", reason="database_unavailable")
-                self._trouble = "database unavailable"
+                self._in_trouble()
+
+    async def keep_renewing(self, held: Iterable[Held], renewed: Callable[[str], None]) -> None:
+        """Renew the leases of all sessions held, each four times before it would end, until cancelled.
+
+        `renewed` hears of units whose lease this bridge had let pass: it may speak to them again.
+        """
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(1.0)
+            soon = clock() + LEASE_SECONDS - LEASE_MARGIN - RENEW_SECONDS
+            due = [one for one in held if one.speaks_until <= soon]
+            for start in range(0, len(due), RENEWED_AT_ONCE):
+                try:
+                    await self._renew(due[start : start + RENEWED_AT_ONCE], renewed)
+                except DatabaseUnavailable:
+                    self._in_trouble()
+                    break
+
+    async def _renew(self, due: Sequence[Held], renewed: Callable[[str], None]) -> None:
+        clock = asyncio.get_running_loop().time
+        async with connected(self._pool) as connection:
+            now = clock()
+            ours = await self._move(connection, {one.unit_id: (one.epoch, 0) for one in due}, RENEW)
+        for one in due:
+            if one.unit_id in ours:
+                lapsed, one.speaks_until = one.speaks_until <= clock(), now + LEASE_SECONDS - LEASE_MARGIN
+                if lapsed:
+                    renewed(one.unit_id)
 
     async def flush(self) -> None:
         """Write what there is to write now. Raises DatabaseUnavailable, and then keeps it."""
@@ -205,32 +237,44 @@ class UnitSessions:
         try:
             async with connected(self._pool) as connection:
                 if acked:
-                    await self._move(connection, acked)
+                    await self._move(connection, acked, MOVE)
+                    for companion in self._companions:
+                        await companion(connection)
                 if closed:
-                    await connection.execute(_CLOSE, _columns(closed))
+                    await connection.execute(CLOSE, _columns(closed))
                 if not acked and not closed:
                     await connection.execute("SELECT 1")  # is it back?
         except DatabaseUnavailable:
             self._acked = acked | self._acked
             self._closed = closed | self._closed
             raise
-        self._trouble = None
+        self._well()
 
-    async def _beat(self, held: dict[str, int]) -> None:
-        if held:
-            async with connected(self._pool) as connection:
-                await self._move(connection, {unit_id: (epoch, 0) for unit_id, epoch in held.items()})
-
-    async def _move(self, connection: Connection, moves: dict[str, tuple[int, int]]) -> None:
-        """Move rows that are still ours; whoever has a newer session of the others is found out."""
-        cursor = await connection.execute(_MOVE, _columns(moves))
+    async def _move(self, connection: Connection, moves: dict[str, tuple[int, int]], statement: str) -> set[str]:
+        """Move rows that are still ours, and say which; whoever has a newer session of the others is found out."""
+        cursor = await connection.execute(statement, {**_columns(moves), "lease": LEASE_SECONDS})
         ours = {unit_id for (unit_id,) in await cursor.fetchall()}
         lost = [unit_id for unit_id in moves if unit_id not in ours]
         if lost:
-            cursor = await connection.execute(_NEWER, (lost,))
+            cursor = await connection.execute(NEWER, (lost,))
             for unit_id, epoch in await cursor.fetchall():
                 self._superseded(unit_id, epoch)
+        return ours
+
+    def _well(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            self._well_since = asyncio.get_running_loop().time()
+
+    def _in_trouble(self) -> None:
+        if self._trouble is None:
+            log.warning("sessions_not_written", reason="database_unavailable")
+        self._trouble = "database unavailable"
 
 
-def _columns(rows: dict[str, tuple[int, int]]) -> tuple[list[str], list[int], list[int]]:
-    return list(rows), [epoch for epoch, _ in rows.values()], [position for _, position in rows.values()]
+def _columns(rows: dict[str, tuple[int, int]]) -> dict[str, list[str] | list[int]]:
+    return {
+        "units": list(rows),
+        "epochs": [epoch for epoch, _ in rows.values()],
+        "positions": [position for _, position in rows.values()],
+    }

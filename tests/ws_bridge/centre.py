@@ -72,7 +72,8 @@ class Centre:
         partition = partition_of(unit_id, PARTITIONS)
         events = await read_unit(self.database, partition, unit_id, after, through, 1000)
         for batch in by_unit(await self.log.sealer.open(self.database, events)):
-            self.publisher.publish_nowait(EVENTS, feed_key(unit_id), batch.to_json(after))
+            batch.after = after
+            self.publisher.publish_nowait(EVENTS, feed_key(unit_id), batch.to_json())
 
     async def call(
         self,
