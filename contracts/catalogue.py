@@ -11,7 +11,14 @@ from contracts.model import Command, Event
 from contracts.patient import PatientCommands, PatientEvents
 from contracts.queue import CallNext, QueueCommands, QueueEvents
 from contracts.unit import UnitCommands, UnitEvents
-from contracts.unit_command import MailboxCommands, MailboxEvents
+from contracts.unit_command import (
+    ExpireUnitCommand,
+    MailboxCommands,
+    MailboxEvents,
+    QueueUnitCommand,
+    ReportUnitCommand,
+    UnitCommandQueued,
+)
 
 AnyCommand = UnitCommands | PatientCommands | EncounterCommands | QueueCommands | MailboxCommands
 AnyEvent = UnitEvents | PatientEvents | EncounterEvents | QueueEvents | MailboxEvents
@@ -22,6 +29,10 @@ EVENTS: Final[Mapping[str, type[Event]]] = {word.type_name(): word for word in g
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]  # Any: JSON objects of an older version
 UPCASTS: Final[Mapping[tuple[str, int], Upcast]] = {
     (CallNext.type_name(), 1): lambda old: old,  # version 2 may name the entry; version 1 never did
+    (QueueUnitCommand.type_name(), 1): lambda old: old,  # version 2 may have a supersede key
+    (UnitCommandQueued.type_name(), 1): lambda old: old,  # likewise
+    (ReportUnitCommand.type_name(), 1): lambda old: old,  # version 2 names the attempt; 1 tells of the first
+    (ExpireUnitCommand.type_name(), 1): lambda old: old,  # likewise
 }
 """From (type name, version) to the payload of version + 1, applied one after the other on read."""
 

@@ -29,7 +29,14 @@ class Reason(StrEnum):
     DELIVERY_LIMIT = "delivery_limit"
     """The broker gave up delivering it."""
     UNIT_EXPIRED = "unit_expired"
+    """A unit command was final by its deadline without a word from the unit; blocks nothing."""
     UNIT_REJECTED = "unit_rejected"
+    """A unit, or the system at its site, would not do what it was asked; blocks nothing."""
+
+
+UNIT_REASONS = frozenset({Reason.UNIT_EXPIRED, Reason.UNIT_REJECTED})
+OF_A_UNIT = "unit"
+"""`origin` of a letter about a unit command."""
 
 
 class DeadLetter(Model):
@@ -38,12 +45,13 @@ class DeadLetter(Model):
     letter_id: UUID
     reason: Reason
     error_type: str | None = None
+    """Of an exception; of a unit command what was asked and, after a `/`, the unit's code."""
     error_stack: str | None = None
     """File, line and function of each frame; never values."""
     fingerprint: str
     """Equal for equal causes: reason, error type, command type, place in the code."""
     origin: str
-    """The queue it was consumed from."""
+    """The queue it was consumed from, or `unit`."""
     code_version: str
     failed_at: Instant
     partition: int | None = None

@@ -73,6 +73,8 @@ class UnitSettings(Model):
     mrn_pattern: MrnPattern = DEFAULT_MRN_PATTERN
     ageing_minutes: int = Field(30, ge=1, le=24 * 60)
     """Waiting this long lifts a queue entry by one priority (never above `asap`)."""
+    mailbox_limit: int | None = Field(None, ge=1, le=100_000)
+    """Open unit commands the unit may have at once; None: 1,000."""
 
 
 class UnitStatus(StrEnum):

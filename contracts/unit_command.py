@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, StringConstraints
 
@@ -19,6 +19,15 @@ RejectionCode = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,80
 """A code of the unit's own system. It is not sealed, so it cannot be a sentence; what is to be told is the result."""
 
 
+SupersedeKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,80}$")]
+"""What only the newest word counts of, for example `price-list`. It is not sealed: a code, never a person's number."""
+
+OUTCOME_UNKNOWN: Final = "outcome_unknown"
+"""The unit began, and neither it nor the site's system can tell whether it was done."""
+MAILBOX_LIMIT: Final = 1_000
+"""Open unit commands that a unit may have where its settings say nothing."""
+
+
 class OnReconnect(StrEnum):
     """What an agent that was away does with a command it receives late."""
 
@@ -29,13 +38,18 @@ class OnReconnect(StrEnum):
 
 
 class UnitCommandStatus(StrEnum):
-    """Where a unit command stands. All but `queued` are final; a report that comes late changes none of them."""
+    """Where a unit command stands. All but `queued` are final; a report that comes late changes none of them.
+
+    `expired` and `rejected` ones can be tried again: they are queued once more, as the next attempt.
+    """
 
     QUEUED = "queued"
     APPLIED = "applied"
     REJECTED = "rejected"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+    """A newer command with the same supersede key was queued before the unit said anything."""
 
 
 class _MailboxCommand(Command):
@@ -45,14 +59,24 @@ class _MailboxCommand(Command):
 
 
 class QueueUnitCommand(_MailboxCommand):
-    """Have the unit do something, durably."""
+    """Have the unit do something, durably.
 
+    It is done once, or ends as rejected, expired, cancelled or superseded, and by its deadline one of these is known.
+    With a `supersedeKey`, an older command with the same key that the unit has not answered is superseded: of what is
+    said under one key, the newest word counts.
+    """
+
+    version: ClassVar[int] = 2
     type: UnitCommandType
     payload: Sealed[Json] = Field(default_factory=dict)
     patient_id: PatientId | None = None
     """Whom it is about; the payload is sealed under that person's key, or the unit's own when None."""
     deadline: Instant
+    """Final by then: without a word from the unit it ends as `expired`."""
     on_reconnect: OnReconnect = OnReconnect.RUN
+    """What the unit does with it when it was away as it was queued."""
+    supersede_key: SupersedeKey | None = None
+    """New in version 2."""
 
 
 class ReportUnitCommand(_MailboxCommand):
@@ -62,17 +86,45 @@ class ReportUnitCommand(_MailboxCommand):
     """
 
     offline: ClassVar[Offline] = Offline.LATER
+    version: ClassVar[int] = 2
     may: ClassVar[frozenset[Role]] = frozenset({Role.UNIT})
     applied: bool
     code: RejectionCode | None = None
     """Why it was rejected, or None."""
     result: Sealed[Json | None] = None
+    attempt: int = Field(1, ge=1)
+    """Which attempt it tells of: what an earlier one was rejected for says nothing about the present one.
+
+    New in version 2.
+    """
 
 
 class ExpireUnitCommand(_MailboxCommand):
     """The deadline has passed without a word from the unit (asked by the timer)."""
 
+    version: ClassVar[int] = 2
     may: ClassVar[frozenset[Role]] = frozenset()
+    attempt: int = Field(1, ge=1)
+    """The attempt whose deadline it was. New in version 2."""
+
+
+class SupersedeUnitCommand(_MailboxCommand):
+    """A newer command with the same key takes its place (follows from queueing that one)."""
+
+    may: ClassVar[frozenset[Role]] = frozenset()
+    by: UnitCommandId
+
+
+class RetryUnitCommand(_MailboxCommand):
+    """Have a unit command that expired or was rejected run again, as its next attempt.
+
+    One that the unit did after all is not done twice: it stays as it is. Where nobody knows whether it was done (code
+    `outcome_unknown`), `confirm` says that it may be done a second time.
+    """
+
+    deadline: Instant | None = None
+    """None: as long from now as it was given at first."""
+    confirm: bool = False
 
 
 class CancelUnitCommand(_MailboxCommand):
@@ -94,10 +146,17 @@ class _MailboxEvent(Event):
 class UnitCommandQueued(_MailboxEvent):
     """The unit is to do something."""
 
+    version: ClassVar[int] = 2
     type: UnitCommandType
     payload: Sealed[Json | None] = None
     deadline: Instant
     on_reconnect: OnReconnect
+    supersede_key: SupersedeKey | None = None
+    """New in version 2, as are the two below."""
+    supersedes: UnitCommandId | None = None
+    """The open command with the same key whose place it takes; None: there was none."""
+    decided_at: Instant | None = None
+    """When it was queued; None in version 1."""
 
 
 class UnitCommandApplied(_MailboxEvent):
@@ -105,7 +164,7 @@ class UnitCommandApplied(_MailboxEvent):
 
     result: Sealed[Json | None] = None
     late: bool = False
-    """Reported after it had expired or been cancelled."""
+    """Reported after it had expired, been cancelled or superseded."""
 
 
 class UnitCommandRejected(_MailboxEvent):
@@ -126,6 +185,22 @@ class UnitCommandCancelled(_MailboxEvent):
     reason: Sealed[str | None] = None
 
 
+class UnitCommandSuperseded(_MailboxEvent):
+    """A newer command with the same key took its place before the unit said anything."""
+
+    by: UnitCommandId
+
+
+class UnitCommandRetried(_MailboxEvent):
+    """The unit is to do it after all; what the unit has done already, it only reports again."""
+
+    attempt: int
+    """2 for the first time that it is tried again."""
+    deadline: Instant
+    confirmed: bool = False
+    """Somebody has said that it may be done although it may have been done before."""
+
+
 class UnitCommandNotFound(Refusal):
     """The unit has no command with this id in its mailbox."""
 
@@ -142,5 +217,32 @@ class DeadlineInPast(Refusal):
     """The deadline has already passed."""
 
 
-MailboxCommands = QueueUnitCommand | ReportUnitCommand | ExpireUnitCommand | CancelUnitCommand
-MailboxEvents = UnitCommandQueued | UnitCommandApplied | UnitCommandRejected | UnitCommandExpired | UnitCommandCancelled
+class MailboxFull(Refusal):
+    """The unit has as many open commands as its mailbox takes; queue this one when some of them have ended."""
+
+
+class OutcomeUnknown(Refusal):
+    """Nobody knows whether the unit has done it: confirm that it may be done twice, or leave it."""
+
+
+class NewerUnitCommand(Refusal):
+    """A newer unit command with the same supersede key was queued; this one is out of date."""
+
+
+MailboxCommands = (
+    QueueUnitCommand
+    | ReportUnitCommand
+    | ExpireUnitCommand
+    | CancelUnitCommand
+    | SupersedeUnitCommand
+    | RetryUnitCommand
+)
+MailboxEvents = (
+    UnitCommandQueued
+    | UnitCommandApplied
+    | UnitCommandRejected
+    | UnitCommandExpired
+    | UnitCommandCancelled
+    | UnitCommandSuperseded
+    | UnitCommandRetried
+)

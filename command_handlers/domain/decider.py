@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
+from contracts.dead_letter import Reason
 from contracts.envelope import Json
 from contracts.identity import Actor
 from contracts.model import Command, Event
@@ -37,6 +38,8 @@ class Taken:
     """The stream now holds the claim."""
 
     claim: Claim
+    from_anybody: bool = False
+    """Whoever held it before loses it; else nobody may have held it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,14 @@ class Freed:
     """The stream no longer holds the claim."""
 
     claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The unit has so many more, or fewer, of something that is counted."""
+
+    kind: str
+    by: int
 
 
 class Situation(Protocol):
@@ -79,6 +90,9 @@ class Situation(Protocol):
     def holder(self, claim: Claim) -> str | None:
         """The stream that holds the claim within the unit, or None."""
 
+    def count(self, kind: str) -> int:
+        """How many the unit has of something that its events count (`Counted`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Aggregate(Generic[S, C, E]):
@@ -91,8 +105,8 @@ class Aggregate(Generic[S, C, E]):
     decide: Callable[[C, S, Situation], list[E]]
     """New events, `[]` when it is already so; raises a `Refusal` when a rule says no."""
     evolve: Callable[[S, E], S]
-    claims: Callable[[S, E], Sequence[Taken | Freed]]
-    """What the event takes and frees, by the state before it."""
+    claims: Callable[[S, E], Sequence[Taken | Freed | Counted]]
+    """What the event takes, frees and counts, by the state before it."""
     answer: Callable[[C, S], Json]
     """What the caller is told, by the state after the decision: ids, tickets and codes in camelCase; never identity."""
 
@@ -103,3 +117,19 @@ class Timer:
 
     due_at: datetime
     command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something for the operators' desk: a command that ended otherwise than asked, and the command that tries again.
+
+    Nothing in it is sealed: it is a letter's description, and the command in it must carry ids only.
+    """
+
+    id: UUID
+    """The same end has one notice, however often it is told."""
+    reason: Reason
+    about: str
+    """What was asked and, after a `/`, why it was not done: codes only."""
+    stream: str
+    again: Command

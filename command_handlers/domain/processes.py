@@ -1,23 +1,32 @@
-"""What follows from what: commands that an event brings with it, commands for later, and what a decision will look at.
+"""What follows from what: commands an event brings with it, commands for later, notices for the operators' desk, and
+what a decision will look at.
 
 A reaction is decided at once, in the same transaction; when a rule refuses it, the command that caused it is refused.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from command_handlers.domain.catalogue import aggregate_for
-from command_handlers.domain.decider import Claim, Situation, Timer
+from command_handlers.domain.decider import Claim, Notice, Situation, Timer
 from command_handlers.domain.encounter import open_encounter_claim
 from command_handlers.domain.patient import mrn_claim, patient_stream
 from command_handlers.domain.queue import queue_stream
+from command_handlers.domain.unit_command import OPEN_COMMANDS, UnitCommandState, notices_of, supersede_claim
 from contracts.encounter import CheckIn, MoveToDepartment, PatientArrived, PatientDischarged, VisitCancelled
 from contracts.ids import QueueEntryId, instant_of, service_day
 from contracts.model import Command, Event
 from contracts.patient import AssignMrn, RegisterPatient, UpdateDemographics
 from contracts.queue import CloseEntry, Enqueue, EntryTransferred, TransferEntry
-from contracts.unit_command import ExpireUnitCommand, QueueUnitCommand, UnitCommandQueued
+from contracts.unit_command import (
+    ExpireUnitCommand,
+    QueueUnitCommand,
+    RetryUnitCommand,
+    SupersedeUnitCommand,
+    UnitCommandQueued,
+    UnitCommandRetried,
+)
 
 
 def reactions(event: Event, situation: Situation) -> list[Command]:
@@ -53,6 +62,8 @@ def reactions(event: Event, situation: Situation) -> list[Command]:
                     queue_entry_id=event.new_entry_id,
                 ),
             ]
+        case UnitCommandQueued(supersedes=older) if older is not None:
+            return [SupersedeUnitCommand(unit_command_id=older, by=event.unit_command_id)]
         case _:
             return []
 
@@ -62,8 +73,15 @@ def timers(event: Event) -> list[Timer]:
     match event:
         case UnitCommandQueued(deadline=deadline, unit_command_id=unit_command_id):
             return [Timer(deadline, ExpireUnitCommand(unit_command_id=unit_command_id))]
+        case UnitCommandRetried(deadline=deadline, unit_command_id=unit_command_id, attempt=attempt):
+            return [Timer(deadline, ExpireUnitCommand(unit_command_id=unit_command_id, attempt=attempt))]
         case _:
             return []
+
+
+def notices(event: Event, state: Any) -> list[Notice]:  # Any: the state of whatever aggregate this is, after the event
+    """What operators are to see because of the event."""
+    return notices_of(event, state) if isinstance(state, UnitCommandState) else []
 
 
 class Prefetch(NamedTuple):
@@ -72,6 +90,7 @@ class Prefetch(NamedTuple):
     streams: tuple[str, ...]
     """The command's own stream first."""
     claims: tuple[Claim, ...] = ()
+    counts: tuple[str, ...] = ()
 
 
 def prefetch(command: Command, situation: Situation) -> Prefetch:
@@ -91,8 +110,11 @@ def prefetch(command: Command, situation: Situation) -> Prefetch:
             return Prefetch((own, patient_stream(command.patient_id), place), (claim,))
         case TransferEntry():
             return Prefetch((own, _queue_of(command.to_department, command.new_entry_id, situation)))
-        case QueueUnitCommand(patient_id=patient_id) if patient_id is not None:
-            return Prefetch((own, patient_stream(patient_id)))
+        case QueueUnitCommand(patient_id=patient_id, supersede_key=key):
+            about = () if patient_id is None else (patient_stream(patient_id),)
+            return Prefetch((own, *about), () if key is None else (supersede_claim(key),), (OPEN_COMMANDS,))
+        case RetryUnitCommand():
+            return Prefetch((own,), (), (OPEN_COMMANDS,))
         case _:
             return Prefetch((own,))
 

@@ -34,6 +34,7 @@ CLEAR = {
     "room": "a room of the unit",
     "service_day": "the day of a queue, not of a person",
     "source_id": "the record's id in the system it came from",
+    "supersede_key": "a code the caller chooses, no sentence (its pattern admits no space)",
     "to_department": "a code of the unit",
     "type": "what a connector understands, a code",
     "unit_id": "the unit's id",

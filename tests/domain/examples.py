@@ -128,6 +128,7 @@ order_queued = UnitCommandQueued(
     payload={"code": "24323-8"},
     deadline=moment(60),
     on_reconnect=queue_order.on_reconnect,
+    decided_at=MORNING,
 )
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)

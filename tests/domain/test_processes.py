@@ -170,17 +170,17 @@ PREDICTED: list[AnyCommand] = [
     ),
     CheckIn(encounter_id=OTHER_VISIT, patient_id=BOREK, queue_entry_id=OTHER_ENTRY, department="dental"),
     CallNext(department="general"),
-    queue_order.model_copy(update={"patient_id": ANABA}),
+    queue_order.model_copy(update={"patient_id": ANABA, "supersede_key": "orders"}),
 ]
 
 
 @pytest.mark.parametrize("command", PREDICTED, ids=lambda command: type(command).__name__)
 def test_all_that_a_decision_looks_at_can_be_loaded_before(command: AnyCommand) -> None:
     history = given(*VISITING, borek).history
-    streams, claims = prefetch(command, history.copy())
+    streams, claims, counts = prefetch(command, history.copy())
     assert streams[0] == _own_stream(command)
     history.carry_out(command)
-    assert history.looked_at == {*streams, *claims}
+    assert history.looked_at == {*streams, *claims, *counts}
 
 
 def _own_stream(command: AnyCommand) -> str:
@@ -191,7 +191,7 @@ def _own_stream(command: AnyCommand) -> str:
 
 def test_only_the_visit_of_a_transfer_has_to_be_loaded_after() -> None:
     history = given(*VISITING).history
-    streams, claims = prefetch(transfer, history)
+    streams, claims, _ = prefetch(transfer, history)
     history.carry_out(transfer)
     assert history.looked_at - {*streams, *claims} == {f"encounter-{VISIT}"}
 
@@ -199,7 +199,7 @@ def test_only_the_visit_of_a_transfer_has_to_be_loaded_after() -> None:
 def test_a_decision_that_needs_only_its_own_stream_asks_for_no_more() -> None:
     history = given(*VISITING, borek_waits).history
     start = StartService(department="general", entry_id=ENTRY)
-    assert prefetch(start, history) == ((f"queue-{UNIT_ID}.general.{TODAY}",), ())
+    assert prefetch(start, history) == ((f"queue-{UNIT_ID}.general.{TODAY}",), (), ())
 
 
 def test_a_refused_reaction_names_the_rule_that_refused() -> None:

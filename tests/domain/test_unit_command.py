@@ -62,7 +62,7 @@ def test_another_request_cannot_take_the_id_of_a_unit_command() -> None:
 
 def test_what_should_have_been_done_already_is_not_asked_any_more() -> None:
     given(clinic).at(moment(60)).when(queue_order).then_refused(DeadlineInPast)
-    given(clinic).at(moment(59)).when(queue_order).then(order_queued)
+    given(clinic).at(moment(59)).when(queue_order).then(order_queued.model_copy(update={"decided_at": moment(59)}))
 
 
 def test_what_is_about_a_patient_needs_the_patients_record() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from uuid import UUID
 import pytest
 
 from command_handlers.domain.catalogue import aggregate_for, aggregate_of_stream
-from command_handlers.domain.decider import Aggregate, Claim, Freed, Taken
+from command_handlers.domain.decider import Aggregate, Claim, Counted, Freed, Taken
 from command_handlers.domain.encounter import encounter_stream
 from command_handlers.domain.patient import patient_stream
 from command_handlers.domain.processes import reactions
@@ -58,6 +59,7 @@ class History:
     events: list[Event] = field(default_factory=list)
     states: dict[str, Any] = field(default_factory=dict)  # Any: each stream's state is its aggregate's
     holders: dict[Claim, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
     looked_at: set[str | Claim] = field(default_factory=set)
 
     @property
@@ -80,6 +82,11 @@ class History:
         self.looked_at.add(claim)
         return self.holders.get(claim)
 
+    def count(self, kind: str) -> int:
+        """How many the unit has of something, noted as looked at."""
+        self.looked_at.add(kind)
+        return self.counts[kind]
+
     def note(self, *events: Event) -> Self:
         """This happened."""
         for event in events:
@@ -88,11 +95,13 @@ class History:
             state = self.state(aggregate, stream)
             for change in aggregate.claims(state, event):
                 match change:
-                    case Taken(claim):
-                        assert self.holders.get(claim, stream) == stream, f"two streams hold {claim}"
+                    case Taken(claim, from_anybody):
+                        assert from_anybody or self.holders.get(claim, stream) == stream, f"two streams hold {claim}"
                         self.holders[claim] = stream
                     case Freed(claim):
                         assert self.holders.pop(claim, stream) == stream, f"{claim} freed by another stream"
+                    case Counted(kind, by):
+                        self.counts[kind] += by
             self.states[stream] = aggregate.evolve(state, event)
             self.events.append(event)
         return self
@@ -114,6 +123,7 @@ class History:
         finally:
             self.looked_at |= draft.looked_at
         self.events, self.states, self.holders = draft.events, draft.states, draft.holders
+        self.counts = draft.counts
         return done
 
     def _carried_out(self, command: Command) -> list[Event]:
@@ -130,7 +140,12 @@ class History:
     def copy(self) -> History:
         """The same past, from which another future may follow."""
         return replace(
-            self, events=[*self.events], states={**self.states}, holders={**self.holders}, looked_at={*self.looked_at}
+            self,
+            events=[*self.events],
+            states={**self.states},
+            holders={**self.holders},
+            counts=Counter(self.counts),
+            looked_at={*self.looked_at},
         )
 
 
