@@ -9,6 +9,7 @@ import sys
 
 from command_handlers.batch import Batches, Rehearse
 from command_handlers.desk import Desk
+from command_handlers.outgoing import Outgoing
 from command_handlers.pump import Pump
 from command_handlers.replaying import Replays
 from command_handlers.timers import Timers
@@ -96,6 +97,7 @@ async def main(process: Process, defect: str | None) -> None:
     )
     pump.ownership = ownership
     timers = Timers(pool=handlers, publisher=publisher, partitions=settings.work.partitions, owned=ownership.owned)
+    outgoing = Outgoing(pool=handlers, publisher=publisher, metrics=process.metrics, owned=ownership.owned)
     desk = Desk(pool=desk_pool, sealer=sealer, broker=consuming, partitions=settings.work.partitions)
     replays = Replays(
         pool=desk_pool,
@@ -112,6 +114,7 @@ async def main(process: Process, defect: str | None) -> None:
     owning = process.tasks.create_task(ownership.run(), name="ownership")
     process.tasks.create_task(pump.run(), name="pump")
     process.tasks.create_task(timers.run(), name="timers")
+    process.tasks.create_task(outgoing.run(), name="letters")
     process.tasks.create_task(desk.run(), name="desk")
     process.tasks.create_task(replays.run(), name="replays")
     process.tasks.create_task(topology.keep_declaring(broker_url, partitions=settings.work.partitions), name="topology")

@@ -19,6 +19,7 @@ from command_handlers.deciding import Decision, decide
 from command_handlers.domain.catalogue import aggregate_for
 from command_handlers.domain.decider import Claim
 from command_handlers.domain.processes import prefetch
+from command_handlers.letters import notice_letter
 from command_handlers.loading import Block, Found, Receipt, enter_streams, find, load
 from command_handlers.messages import Item
 from command_handlers.setting_aside import SettingAside
@@ -130,13 +131,15 @@ class Batches:
         """Have at hand what the commands will look at. Trouble with one stream's events is left to its own command."""
         command_ids = [item.envelope.command_id for item in items if item.envelope is not None]
         try:
-            streams, claims = await self._wanted(connection, items, books)
+            streams, claims, counts = await self._wanted(connection, items, books)
         except KeyNotKnown:
             raise
         except CANNOT_BE_READ as why:
-            streams, claims = set(), set()
+            streams, claims, counts = set(), set(), set()
             log.warning("batch.load_ahead_failed", error_type=type(why).__name__)
-        found = await find(connection, self._sealer, books, command_ids=command_ids, streams=streams, claims=claims)
+        found = await find(
+            connection, self._sealer, books, command_ids=command_ids, streams=streams, claims=claims, counts=counts
+        )
         try:
             await enter_streams(connection, self._sealer, books, found.wanted, found.events)
         except KeyNotKnown:
@@ -148,18 +151,20 @@ class Batches:
 
     async def _wanted(
         self, connection: Connection, items: Sequence[Item], books: dict[int, Book]
-    ) -> tuple[set[tuple[int, str]], set[tuple[int, str, Claim]]]:
+    ) -> tuple[set[tuple[int, str]], set[tuple[int, str, Claim]], set[tuple[int, str, str]]]:
         decidable = [(item.partition, item.envelope, item.command) for item in items if item.envelope and item.command]
         units = {(partition, f"unit-{envelope.unit_id}") for partition, envelope, _ in decidable}
         await load(connection, self._sealer, books, streams=units)
         streams: set[tuple[int, str]] = set()
         claims: set[tuple[int, str, Claim]] = set()
+        counts: set[tuple[int, str, str]] = set()
         at = datetime.now(UTC)
         for partition, envelope, command in decidable:
-            wanted, consulted = prefetch(command, Draft(books[partition], envelope, at))
+            wanted, consulted, counted = prefetch(command, Draft(books[partition], envelope, at))
             streams.update((partition, stream) for stream in wanted)
             claims.update((partition, envelope.unit_id, claim) for claim in consulted)
-        return streams, claims
+            counts.update((partition, envelope.unit_id, kind) for kind in counted)
+        return streams, claims, counts
 
     async def _settle(
         self, connection: Connection, item: Item, book: Book, look: Found, at: datetime, result: Result
@@ -188,7 +193,7 @@ class Batches:
         held = self._held_by(decision, look, book.partition, envelope)
         if held is not None:
             return self._remembered(await self._aside.park(item, envelope, held, look, at), look)
-        return self._remembered(_settled(envelope, decision, book.partition), look)
+        return self._remembered(_settled(envelope, decision, book.partition, at), look)
 
     async def _decide(
         self, connection: Connection, envelope: CommandEnvelope, command: Command, book: Book, at: datetime
@@ -205,6 +210,7 @@ class Batches:
                     {place: book},
                     streams=[(place, missing.stream)] if missing.stream else [],
                     claims=[(place, envelope.unit_id, missing.claim)] if missing.claim else [],
+                    counts=[(place, envelope.unit_id, missing.count)] if missing.count else [],
                 )
         raise RecursionError(f"{MOST_LOADS} loads for one command")
 
@@ -261,7 +267,7 @@ def _stream_of(book: Book, envelope: CommandEnvelope, command: Command, at: date
         return None
 
 
-def _settled(envelope: CommandEnvelope, decision: Decision, partition: int) -> Settled:
+def _settled(envelope: CommandEnvelope, decision: Decision, partition: int, at: datetime) -> Settled:
     draft = decision.draft
     if draft is not None:
         draft.enter()
@@ -281,7 +287,9 @@ def _settled(envelope: CommandEnvelope, decision: Decision, partition: int) -> S
         outcome,
         events=draft.events if draft else (),
         holds=draft.holds if draft else None,
+        added=draft.added if draft else None,
         timers=decision.timers,
+        letters=[notice_letter(notice, cause=envelope, partition=partition, at=at) for notice in decision.notices],
     )
 
 

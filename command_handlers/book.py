@@ -6,7 +6,7 @@ state of streams between batches, for as long as their partition is ours. Loadin
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,10 +36,11 @@ class Known(NamedTuple):
 class NotLoaded(Exception):
     """A decision looked at something that is not at hand yet; load it and decide again."""
 
-    def __init__(self, *, stream: str | None = None, claim: Claim | None = None) -> None:
-        super().__init__(stream or "a claim")
+    def __init__(self, *, stream: str | None = None, claim: Claim | None = None, count: str | None = None) -> None:
+        super().__init__(stream or count or "a claim")
         self.stream = stream
         self.claim = claim
+        self.count = count
 
 
 class Written(NamedTuple):
@@ -91,6 +92,10 @@ class Book:
     changed: set[str] = field(default_factory=set)
     holders: dict[tuple[str, Claim], str | None] = field(default_factory=dict)
     """Who holds a claim in a unit, as read and as changed by this batch."""
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    """How many of a kind a unit had before this batch, as read."""
+    added: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How many this batch has added, or taken away."""
 
     def known(self, stream: str) -> Known | None:
         """The stream as this batch sees it, or None when it has to be loaded."""
@@ -110,6 +115,8 @@ class Draft:
         self._book = book
         self._streams: dict[str, Known] = {}
         self._holders: dict[Claim, str | None] = {}
+        self.added: Final[Counter[str]] = Counter()
+        """How many of a kind this command adds, or takes away."""
         self.events: list[Written] = []
         self._unit: Unit | None = None
         """The unit as last looked at; None: not yet, or written to since."""
@@ -147,6 +154,17 @@ class Draft:
         except KeyError:
             raise NotLoaded(claim=claim) from None
 
+    def count(self, kind: str) -> int:
+        place = (self.unit_id, kind)
+        try:
+            return self._book.counts[place] + self._book.added[place] + self.added[kind]
+        except KeyError:
+            raise NotLoaded(count=kind) from None
+
+    def add(self, kind: str, by: int) -> None:
+        """Note that there are so many more of a kind."""
+        self.added[kind] += by
+
     def write(self, stream: str, event: Event, state: Any) -> None:  # Any: the aggregate's state after the event
         """Note an event and the state it leads to."""
         known = self._streams.get(stream) or self._book.known(stream)
@@ -176,6 +194,8 @@ class Draft:
         self._book.changed.update(self._streams)
         for claim, stream in self._holders.items():
             self._book.holders[self.unit_id, claim] = stream
+        for kind, by in self.added.items():
+            self._book.added[self.unit_id, kind] += by
 
 
 def initial(stream: str) -> Known:

@@ -11,8 +11,8 @@ from typing import Any
 
 from command_handlers.book import Book, Draft
 from command_handlers.domain.catalogue import aggregate_for
-from command_handlers.domain.decider import Freed, Taken, Timer
-from command_handlers.domain.processes import reactions, timers
+from command_handlers.domain.decider import Counted, Freed, Notice, Taken, Timer
+from command_handlers.domain.processes import notices, reactions, timers
 from command_handlers.domain.unit import admits
 from contracts.envelope import CommandEnvelope, Json, Status
 from contracts.model import Command, Refusal
@@ -40,6 +40,7 @@ class Decision:
     draft: Draft | None = None
     """Its changes, when accepted."""
     timers: list[Timer] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
 
 
 def decide(book: Book, envelope: CommandEnvelope, command: Command, *, at: datetime) -> Decision:
@@ -78,6 +79,7 @@ def _carry_out(draft: Draft, command: Command, decision: Decision, *, depth: int
             _settle_claim(draft, change, stream)
         state = aggregate.evolve(state, event)
         draft.write(stream, event, state)
+        decision.notices.extend(notices(event, state))
     answer = aggregate.answer(command, state)
     for event in events:
         decision.timers.extend(timers(event))
@@ -86,12 +88,14 @@ def _carry_out(draft: Draft, command: Command, decision: Decision, *, depth: int
     return answer
 
 
-def _settle_claim(draft: Draft, change: Taken | Freed, stream: str) -> None:
+def _settle_claim(draft: Draft, change: Taken | Freed | Counted, stream: str) -> None:
     match change:
-        case Taken(claim):
-            if draft.holder(claim) not in (None, stream):
+        case Taken(claim, from_anybody):
+            if not from_anybody and draft.holder(claim) not in (None, stream):
                 raise ClaimBroken(f"{claim.kind} is held by another stream")
             draft.hold(claim, stream)
         case Freed(claim):
             if draft.holder(claim) == stream:
                 draft.hold(claim, None)
+        case Counted(kind, by):
+            draft.add(kind, by)

@@ -1,4 +1,4 @@
-"""Writing a dead letter and handing it to the broker's fallback queue, before anything else is settled.
+"""Writing a dead letter; and handing it to the broker's fallback queue, before anything else is settled.
 
 No value of a message and no exception text goes into a letter's description: only types and places in the code.
 """
@@ -14,7 +14,11 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 import orjson
 
-from contracts.dead_letter import MESSAGE_TYPE, DeadLetter, Reason, letter_id_for
+from command_handlers.domain.decider import Notice
+from contracts.dead_letter import MESSAGE_TYPE, OF_A_UNIT, DeadLetter, Reason, letter_id_for
+from contracts.envelope import CommandEnvelope, Origin
+from contracts.identity import SYSTEM
+from contracts.ids import keyed_command_id
 from contracts.routing import DEAD, commands_queue
 from infra.broker.publisher import Publisher
 
@@ -63,6 +67,36 @@ def letter(
         seq=seq,
         message=message,
         base64=is_base64,
+    )
+
+
+def notice_letter(notice: Notice, *, cause: CommandEnvelope, partition: int, at: datetime) -> DeadLetter:
+    """The letter for a unit command that ended otherwise than asked; its message is the command that tries again."""
+    type_name = notice.again.type_name()
+    again = CommandEnvelope(
+        command_id=keyed_command_id("desk", cause.unit_id, str(notice.id)),
+        type=type_name,
+        type_version=notice.again.version,
+        unit_id=cause.unit_id,
+        payload=notice.again.to_dict(),
+        actor=SYSTEM,
+        issued_at=at,
+        request_hash=f"notice:{notice.id}",
+        origin=Origin.PROCESS,
+        correlation_id=cause.correlation_id,
+        causation_id=cause.command_id,
+    )
+    return DeadLetter(
+        letter_id=letter_id_for(notice.id),
+        reason=notice.reason,
+        error_type=notice.about,
+        fingerprint=fingerprint(notice.reason, notice.about),
+        origin=OF_A_UNIT,
+        code_version=CODE_VERSION,
+        failed_at=at,
+        partition=partition,
+        stream=notice.stream,
+        message=again.to_json().decode(),
     )
 
 

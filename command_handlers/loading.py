@@ -57,6 +57,10 @@ _CLAIMS = """
 SELECT c.unit_id, c.kind, c.key, c.holder FROM claims c
 JOIN unnest(%s::text[], %s::text[], %s::bytea[]) AS wanted (u, k, h) ON c.unit_id = u AND c.kind = k AND c.key = h
 """
+_COUNTS = """
+SELECT t.unit_id, t.kind, t.amount FROM unit_tallies t
+JOIN unnest(%s::text[], %s::text[]) AS wanted (u, k) ON t.unit_id = u AND t.kind = k
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,12 @@ async def find(
     command_ids: Iterable[UUID],
     streams: Iterable[tuple[int, str]],
     claims: Iterable[tuple[int, str, Claim]],
+    counts: Iterable[tuple[int, str, str]],
 ) -> Found:
-    """Everything a batch needs of the database, in one round trip. Claims are in the books afterwards."""
+    """Everything a batch needs of the database, in one round trip. Claims and counts are in the books afterwards."""
     wanted = _unknown_streams(books, streams)
     asked = _unknown_claims(books, claims)
+    counted = _unknown_counts(books, counts)
     receipts = connection.cursor(row_factory=class_row(Receipt))
     held = connection.cursor(row_factory=class_row(Block))
     async with connection.pipeline():
@@ -91,8 +97,11 @@ async def find(
         await held.execute(_BLOCKS, (list(books),))
         events = await ask_streams(connection, wanted) if wanted else None
         holders = await _Claims.ask(connection, sealer, asked) if asked else None
+        amounts = await _Counts.ask(connection, counted) if counted else None
     if holders:
         await holders.enter(books)
+    if amounts:
+        await amounts.enter(books)
     return Found(
         receipts={receipt.command_id: receipt for receipt in await receipts.fetchall()},
         blocks={(block.partition, block.stream): block for block in await held.fetchall()},
@@ -108,8 +117,9 @@ async def load(
     *,
     streams: Iterable[tuple[int, str]] = (),
     claims: Iterable[tuple[int, str, Claim]] = (),
+    counts: Iterable[tuple[int, str, str]] = (),
 ) -> None:
-    """Bring streams `(partition, stream)` and claims `(partition, unit, claim)` into the books.
+    """Bring streams `(partition, stream)`, claims `(partition, unit, claim)` and counts into the books.
 
     Raises whatever reading an event raises (an unknown word, a broken seal): the command that needs it is poison.
     """
@@ -117,6 +127,8 @@ async def load(
         await enter_streams(connection, sealer, books, wanted, await read_streams(connection, wanted))
     if asked := _unknown_claims(books, claims):
         await (await _Claims.ask(connection, sealer, asked)).enter(books)
+    if counted := _unknown_counts(books, counts):
+        await (await _Counts.ask(connection, counted)).enter(books)
 
 
 def _unknown_streams(books: Mapping[int, Book], streams: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -130,6 +142,12 @@ def _unknown_claims(
         (partition, unit, claim)
         for partition, unit, claim in set(claims)
         if (unit, claim) not in books[partition].holders
+    ]
+
+
+def _unknown_counts(books: Mapping[int, Book], counts: Iterable[tuple[int, str, str]]) -> list[tuple[int, str, str]]:
+    return [
+        (partition, unit, kind) for partition, unit, kind in set(counts) if (unit, kind) not in books[partition].counts
     ]
 
 
@@ -174,6 +192,24 @@ class _Claims:
         for unit, kind, key, holder in await self.cursor.fetchall():
             for partition, _, claim in self.places[unit, kind, bytes(key)]:
                 books[partition].holders[unit, claim] = holder
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """A question for how many of a kind units have; in a pipeline it is answered when that has ended."""
+
+    asked: Sequence[tuple[int, str, str]]
+    cursor: AsyncCursor[tuple[Any, ...]]  # Any: see Connection
+
+    @classmethod
+    async def ask(cls, connection: Connection, asked: Sequence[tuple[int, str, str]]) -> _Counts:
+        units, kinds = [unit for _, unit, _ in asked], [kind for _, _, kind in asked]
+        return cls(asked, await connection.execute(_COUNTS, (units, kinds)))
+
+    async def enter(self, books: Mapping[int, Book]) -> None:
+        found = {(unit, kind): int(amount) for unit, kind, amount in await self.cursor.fetchall()}
+        for partition, unit, kind in self.asked:
+            books[partition].counts[unit, kind] = found.get((unit, kind), 0)
 
 
 def claim_key(sealer: Sealer, unit_id: str, claim: Claim) -> bytes:

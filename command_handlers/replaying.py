@@ -1,5 +1,8 @@
 """Carrying out replays: dead letters sent again one by one, in the order of their streams, each awaited and settled.
 
+A letter about a unit command is sent as the command that tries it again, under an id of this replay: what was refused
+today (a full mailbox, a suspended unit) can be asked again tomorrow, so such a letter stays open until it is taken.
+
 Every handler process tries; one at a time does it. What is replayed was frozen when it was asked for
 (`infra.dead_letters.replays`); only live commands that were parked meanwhile come along, so that a stream can go on.
 """
@@ -7,7 +10,7 @@ Every handler process tries; one at a time does it. What is replayed was frozen 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -16,7 +19,7 @@ import psycopg
 import structlog
 
 from contracts.envelope import CommandEnvelope, Replay
-from contracts.ids import partition_of
+from contracts.ids import keyed_command_id, partition_of
 from contracts.routing import COMMANDS, command_key
 from infra.broker.errors import BrokerUnavailable, Unroutable
 from infra.broker.publisher import Publisher
@@ -45,6 +48,8 @@ class Step:
     letter_id: UUID
     status: str
     sent_at: datetime | None
+    confirmed: bool
+    """Unit commands may run again although they may have been done."""
 
 
 class Replays:
@@ -82,8 +87,8 @@ class Replays:
 
     async def _next_step(self, connection: Connection) -> Step | None:
         cursor = await connection.execute(
-            "SELECT i.run_id, i.letter_id, i.status, i.sent_at FROM replay_items i JOIN replays r USING (run_id) "
-            "WHERE r.status = 'running' AND i.settled_at IS NULL ORDER BY r.requested_at, i.run_id, i.ord LIMIT 1"
+            "SELECT i.run_id, i.letter_id, i.status, i.sent_at, r.confirmed "
+            "FROM replay_items i JOIN replays r USING (run_id) WHERE r.status = 'running' AND i.settled_at IS NULL ORDER BY r.requested_at, i.run_id, i.ord LIMIT 1"
         )
         row = await cursor.fetchone()
         if row is not None:
@@ -102,6 +107,8 @@ class Replays:
 
     async def _carry_out(self, connection: Connection, step: Step) -> None:
         letter = await get_letter(connection, step.letter_id)
+        if letter.is_of_a_unit:
+            letter = await self._named_anew(connection, step, letter)
         try:
             verdict = await self._verdict(connection, letter, since=step.sent_at)
             if verdict == "pending":
@@ -114,6 +121,14 @@ class Replays:
             log.warning("desk.letter_not_sent", error_type=type(bug).__name__)
             verdict = "failed"
         await self._settle(connection, step, letter, verdict)
+
+    async def _named_anew(self, connection: Connection, step: Step, letter: Letter) -> Letter:
+        """Each replay gives its own command; the same replay, carried on after a crash, the same one."""
+        again = keyed_command_id("desk", letter.unit_id or "", f"{letter.letter_id}:{step.run_id}")
+        await connection.execute(
+            "UPDATE dead_letters SET command_id = %s WHERE letter_id = %s", (again, letter.letter_id)
+        )
+        return replace(letter, command_id=again, envelope={**letter.envelope, "commandId": str(again)})
 
     async def _send_and_wait(self, connection: Connection, step: Step, letter: Letter) -> str:
         message = await message_of(connection, self._sealer, letter)
@@ -144,6 +159,8 @@ class Replays:
             await self._publisher.publish("", letter.origin, _marked(message, replay), message_id=str(letter.letter_id))
             return
         envelope = CommandEnvelope.model_validate_json(message).model_copy(update={"replay": replay, "reply_to": None})
+        if letter.is_of_a_unit and step.confirmed:
+            envelope = envelope.model_copy(update={"payload": {**envelope.payload, "confirm": True}})
         key = command_key(envelope.unit_id, partition_of(envelope.unit_id, self._partitions), envelope.type)
         try:
             await self._publisher.publish(COMMANDS, key, envelope.to_json(), message_id=str(envelope.command_id))
@@ -169,7 +186,7 @@ class Replays:
         self._metrics.replay_letters.labels(outcome=verdict).inc()
         async with connection.transaction():
             await self._mark(connection, step.run_id, letter.letter_id, verdict)
-            if verdict == "failed":
+            if verdict == "failed" or (verdict == "refused" and letter.is_of_a_unit):
                 await self._stop_block(connection, step, letter)
             else:
                 await connection.execute(

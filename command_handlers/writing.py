@@ -1,4 +1,7 @@
-"""Writing a decided batch in one transaction, all of it or nothing: events, receipts, claims, timers, blocks."""
+"""Writing a decided batch in one transaction, all of it or nothing.
+
+Events, receipts, claims, counts, timers, blocks, and letters that are to go to the desk.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,11 @@ from psycopg.types.json import Jsonb
 from command_handlers.book import Written
 from command_handlers.domain.decider import Claim, Timer
 from command_handlers.loading import claim_key
+from contracts.dead_letter import DeadLetter
 from contracts.envelope import CommandEnvelope, Json, Origin, Outcome
 from contracts.identity import SYSTEM
 from contracts.model import sealed_fields
+from contracts.routing import UNIT_LETTER_KEYS
 from infra.database import Connection, one_transaction
 from infra.event_log import NewEvent, append, notify, reserve
 from infra.sealing import Sealer, place, split
@@ -49,7 +54,10 @@ class Settled:
     outcome: Outcome
     events: Sequence[Written] = ()
     holds: Mapping[Claim, str | None] | None = None
+    added: Mapping[str, int] | None = None
     timers: Sequence[Timer] = ()
+    letters: Sequence[DeadLetter] = ()
+    """To be sent to the desk once this is committed."""
     parked: Parked | None = None
 
 
@@ -74,6 +82,14 @@ _FREE = """
 DELETE FROM claims c USING unnest(%s::text[], %s::text[], %s::bytea[]) AS freed (u, k, h)
 WHERE c.unit_id = u AND c.kind = k AND c.key = h
 """
+_COUNT = """
+INSERT INTO unit_tallies AS t (unit_id, kind, amount) SELECT * FROM unnest(%s::text[], %s::text[], %s::int[])
+ON CONFLICT (unit_id, kind) DO UPDATE SET amount = t.amount + EXCLUDED.amount
+"""
+_LETTERS = """
+INSERT INTO letters_out (letter_id, partition, routing_key, body)
+SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[]) ON CONFLICT (letter_id) DO NOTHING
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +112,9 @@ async def write(connection: Connection, sealer: Sealer, epochs: Mapping[int, int
             await append(connection, _placed(sealer, first, batch, actors))
             expected = await _write_receipts(connection, batch, actors)
             await _write_claims(connection, sealer, batch)
+            await _write_counts(connection, batch)
             await _write_timers(connection, batch)
+            await _write_letters(connection, batch)
             expected += await _write_blocks(connection, batch)
             if any(settled.events for settled in batch):
                 await notify(connection)
@@ -228,6 +246,26 @@ async def _write_claims(connection: Connection, sealer: Sealer, batch: Sequence[
         await connection.execute(_TAKE, [list(column) for column in zip(*taken, strict=True)])
 
 
+async def _write_counts(connection: Connection, batch: Sequence[Settled]) -> None:
+    added: Counter[tuple[str, str]] = Counter()
+    for settled in batch:
+        for kind, by in (settled.added or {}).items():
+            added[settled.envelope.unit_id, kind] += by
+    rows = [(unit, kind, by) for (unit, kind), by in added.items() if by]
+    if rows:
+        await connection.execute(_COUNT, [list(column) for column in zip(*rows, strict=True)])
+
+
+async def _write_letters(connection: Connection, batch: Sequence[Settled]) -> None:
+    rows = [
+        (letter.letter_id, settled.outcome.partition, UNIT_LETTER_KEYS[letter.reason.value], letter.to_json().decode())
+        for settled in batch
+        for letter in settled.letters
+    ]
+    if rows:
+        await connection.execute(_LETTERS, [list(column) for column in zip(*rows, strict=True)])
+
+
 async def _write_timers(connection: Connection, batch: Sequence[Settled]) -> None:
     for settled in batch:
         for timer in settled.timers:
@@ -244,6 +282,7 @@ def _timer_envelope(cause: CommandEnvelope, timer: Timer) -> CommandEnvelope:
     return CommandEnvelope(
         command_id=uuid5(cause.command_id, f"timer:{type_name}"),
         type=type_name,
+        type_version=timer.command.version,
         unit_id=cause.unit_id,
         payload=timer.command.to_dict(),
         actor=SYSTEM,

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import Field, TypeAdapter, ValidationError
 
+from contracts.dead_letter import Reason
 from contracts.envelope import Json
 from contracts.identity import Actor
 from contracts.model import Model
@@ -46,6 +47,7 @@ TEXT: Final = r"^[^\x00]*$"
 """What the ledger can keep."""
 NO_LETTER: Final = Kind(404, "There is no such dead letter")
 NOT_OPEN: Final = Kind(409, "The dead letter is not open")
+IN_DOUBT: Final = Kind(409, "Nobody knows whether the unit has done it")
 
 
 class ReplayRequest(Model):
@@ -54,6 +56,11 @@ class ReplayRequest(Model):
     letter_ids: list[UUID] = Field(min_length=1, max_length=1000, examples=[["01996a40-2b6d-5e11-a0c9-1d77f2b94e60"]])
     reason: str = Field(min_length=3, max_length=500, pattern=TEXT, examples=["the handler was repaired in 0.1.1"])
     dry_run: bool = Field(False, description="Only show what would run.", examples=[False])
+    confirm: bool = Field(
+        False,
+        description="Run unit commands again although they may have been done already (`inDoubt` of a dry run).",
+        examples=[False],
+    )
 
 
 class Because(Model):
@@ -82,6 +89,9 @@ class Desk:
         except LetterNotOpen:
             detail = "It is being replayed, has been replayed or was discarded."
             raise Problem("dead_letter_not_open", detail, kind=NOT_OPEN) from None
+        except replays.NotConfirmed:
+            detail = "A dry run says of which (`inDoubt`); with `confirm` they may be done a second time."
+            raise Problem("outcome_unknown", detail, kind=IN_DOUBT) from None
 
     async def operator(self, request: Request) -> Actor:
         """The caller, who must be an operator."""
@@ -99,13 +109,17 @@ def router(desk: Desk) -> APIRouter:
     async def dead_letters(
         actor: Actor = operator,
         status: LetterStatus = "open",
+        reason: list[Reason] | None = Query(None, description="Only letters of this reason; may be given again."),
+        unit: str | None = Query(None, max_length=40, description="Only letters of this unit."),
         cursor: str | None = CURSOR,
         limit: int = LIMIT,
     ) -> Response:
         """Dead letters, the oldest first, without their payloads."""
         wanted = None if status == "any" else status
         async with desk.open() as connection:
-            found = await store.list_letters(connection, status=wanted, cursor=_id(cursor), limit=limit + 1)
+            found = await store.list_letters(
+                connection, status=wanted, reasons=reason, unit_id=unit, cursor=_id(cursor), limit=limit + 1
+            )
         return page(found, limit, "letter_id")
 
     @routes.get("/dead-letters/{letter_id}", responses=shows(LETTER))
@@ -139,6 +153,7 @@ def router(desk: Desk) -> APIRouter:
                 actor=actor.subject,
                 reason=wanted.reason,
                 dry_run=wanted.dry_run,
+                confirmed=wanted.confirm,
             )
         if planned.run_id is None:
             return json_answer(as_json(planned))

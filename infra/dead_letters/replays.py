@@ -14,7 +14,9 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
+from contracts.dead_letter import UNIT_REASONS
 from contracts.ids import uuid7
+from contracts.unit_command import OUTCOME_UNKNOWN
 from infra.database import Connection
 from infra.dead_letters import ledger
 from infra.dead_letters.store import LetterNotFound, LetterNotOpen
@@ -31,6 +33,12 @@ class Planned:
     """False: it comes along because it stands in the same block."""
     already_applied: bool
     """Its command has been answered meanwhile; it will not be sent."""
+    in_doubt: bool
+    """A unit command of which nobody knows whether it was done: it runs again only where that is confirmed."""
+
+
+class NotConfirmed(Exception):
+    """Nobody knows whether one of these unit commands was done, and nobody has said that it may be done twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +76,9 @@ class Run:
 
 _PLAN = """
 SELECT l.letter_id, l.stream, l.seq, l.letter_id = ANY(%(asked)s) AS asked_for,
-    EXISTS (SELECT FROM command_receipts r WHERE r.command_id = l.command_id AND r.status <> 'failed')
-        AS already_applied
+    l.reason <> ALL(%(units)s) AND EXISTS (
+        SELECT FROM command_receipts r WHERE r.command_id = l.command_id AND r.status <> 'failed') AS already_applied,
+    l.reason = ANY(%(units)s) AND coalesce(l.error_type LIKE %(doubt)s, false) AS in_doubt
 FROM dead_letters l
 WHERE l.status = 'open' AND (l.letter_id = ANY(%(asked)s)
     OR l.block_id IN (SELECT block_id FROM dead_letters WHERE letter_id = ANY(%(asked)s) AND block_id IS NOT NULL))
@@ -84,9 +93,19 @@ FROM replays r LEFT JOIN replay_items i USING (run_id)
 
 
 async def request_replay(
-    connection: Connection, *, letter_ids: Sequence[UUID], actor: str, reason: str, dry_run: bool = False
+    connection: Connection,
+    *,
+    letter_ids: Sequence[UUID],
+    actor: str,
+    reason: str,
+    dry_run: bool = False,
+    confirmed: bool = False,
 ) -> Replay:
-    """Freeze a selection and have it run; `dry_run` only shows it. Raises `LetterNotFound`, `LetterNotOpen`."""
+    """Freeze a selection and have it run; `dry_run` only shows it.
+
+    `confirmed`: what may have been done already may be done again. Raises `LetterNotFound`, `LetterNotOpen`,
+    `NotConfirmed`.
+    """
     asked = list(dict.fromkeys(letter_ids))
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('carespine.replay'))")
@@ -97,14 +116,17 @@ async def request_replay(
                 await _explain(connection, letter_id)
         if dry_run:
             return Replay(None, items)
+        if not confirmed and any(item.in_doubt for item in items):
+            raise NotConfirmed
         run_id = uuid7(datetime.now(UTC), os.urandom(10))
         selection = [item.letter_id for item in items]
         await connection.execute(
-            "INSERT INTO replays (run_id, requested_by, reason, selection) VALUES (%s, %s, %s, %s)",
-            (run_id, actor, reason, selection),
+            "INSERT INTO replays (run_id, requested_by, reason, selection, confirmed) VALUES (%s, %s, %s, %s, %s)",
+            (run_id, actor, reason, selection, confirmed),
         )
         await add_items(connection, run_id, selection, first=0)
-        await ledger.record(connection, actor=actor, act=f"replay of {len(items)}", reason=reason, run_id=run_id)
+        act = f"replay of {len(items)}" + (", even if done before" if confirmed else "")
+        await ledger.record(connection, actor=actor, act=act, reason=reason, run_id=run_id)
     return Replay(run_id, items)
 
 
@@ -148,7 +170,8 @@ async def show_replay(connection: Connection, run_id: UUID) -> tuple[Run, list[R
 
 async def _plan(connection: Connection, asked: list[UUID]) -> list[Planned]:
     async with connection.cursor(row_factory=class_row(Planned)) as rows:
-        await rows.execute(_PLAN, {"asked": asked})
+        units = [reason.value for reason in UNIT_REASONS]
+        await rows.execute(_PLAN, {"asked": asked, "units": units, "doubt": f"%/{OUTCOME_UNKNOWN}"})
         return await rows.fetchall()
 
 

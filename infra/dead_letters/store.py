@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -14,9 +15,10 @@ import orjson
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from contracts.dead_letter import DeadLetter, Reason
+from contracts.dead_letter import UNIT_REASONS, DeadLetter, Reason
 from contracts.ids import UNIT_ID
 from contracts.text import holds_nul
+from contracts.unit_command import OUTCOME_UNKNOWN
 from infra.database import Connection
 from infra.dead_letters import ledger
 from infra.event_log import Json
@@ -74,6 +76,16 @@ class Letter:
         """Whether nobody could read the message: it can only be sent again as it was."""
         return "raw" in self.envelope
 
+    @property
+    def is_of_a_unit(self) -> bool:
+        """Whether it is about a unit command that was not done: replaying it means trying that again."""
+        return self.reason in UNIT_REASONS
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether nobody knows if the unit command was done."""
+        return self.is_of_a_unit and (self.error_type or "").endswith(f"/{OUTCOME_UNKNOWN}")
+
 
 _COLUMNS = """
 letter_id, command_id, unit_id, partition, stream, block_id, seq, type, reason, error_type, error_stack, fingerprint,
@@ -98,7 +110,9 @@ ON CONFLICT (letter_id) DO UPDATE SET
     seq = CASE WHEN l.block_id IS NULL THEN EXCLUDED.seq ELSE l.seq END,
     last_failed_at = greatest(l.last_failed_at, EXCLUDED.last_failed_at),
     status = CASE WHEN l.status = 'replaying' THEN 'replaying' ELSE 'open' END, resolution = NULL
+WHERE l.reason <> ALL(%(once)s)
 """
+"""A command that dies again opens its letter again; a unit command's end is told once, however often it arrives."""
 _ANSWERED = """
 UPDATE dead_letters SET status = 'replayed', resolution = 'already-applied' WHERE letter_id = %s AND status = 'open'
 AND EXISTS (SELECT FROM command_receipts WHERE command_id = %s AND status <> 'failed')
@@ -136,6 +150,7 @@ async def file(connection: Connection, sealer: Sealer, dead: DeadLetter) -> Lett
                 "sealed": sealed,
                 "subject": subject,
                 "failed_at": dead.failed_at,
+                "once": [reason.value for reason in UNIT_REASONS],
             },
         )
         if command_id is not None:
@@ -146,17 +161,31 @@ async def file(connection: Connection, sealer: Sealer, dead: DeadLetter) -> Lett
 
 
 async def list_letters(
-    connection: Connection, *, status: Status | None = "open", cursor: UUID | None = None, limit: int = 50
+    connection: Connection,
+    *,
+    status: Status | None = "open",
+    reasons: Collection[str] | None = None,
+    unit_id: str | None = None,
+    cursor: UUID | None = None,
+    limit: int = 50,
 ) -> list[Letter]:
-    """Letters, oldest first; `cursor` is the last letter id of the page before."""
+    """Letters, oldest first, of any of these reasons; `cursor` is the last letter id of the page before."""
     async with connection.cursor(row_factory=class_row(Letter)) as rows:
         await rows.execute(
             # The column list is ours, not input.
             f"SELECT {_COLUMNS} FROM dead_letters l WHERE (%(status)s::text IS NULL OR status = %(status)s) "  # noqa: S608
+            "AND (%(reasons)s::text[] IS NULL OR reason = ANY(%(reasons)s)) "
+            "AND (%(unit_id)s::text IS NULL OR unit_id = %(unit_id)s) "
             "AND (%(cursor)s::uuid IS NULL OR (filed_at, letter_id) > "
             "(SELECT filed_at, letter_id FROM dead_letters WHERE letter_id = %(cursor)s)) "
             "ORDER BY filed_at, letter_id LIMIT %(limit)s".encode(),
-            {"status": status, "cursor": cursor, "limit": limit},
+            {
+                "status": status,
+                "reasons": None if reasons is None else list(reasons),
+                "unit_id": unit_id,
+                "cursor": cursor,
+                "limit": limit,
+            },
         )
         return await rows.fetchall()
 
