@@ -20,6 +20,7 @@ from contracts.unit_command import OnReconnect
 from unit_agent import mailbox
 from unit_agent.connectors import Connector, Declined, Done, NotDone, Unsure
 from unit_agent.mailbox import Order
+from unit_agent.room import Room
 from unit_agent.store import Store
 
 LANES: Final = 8
@@ -40,9 +41,16 @@ class Execution:
     """The executing side of one agent's journal."""
 
     def __init__(
-        self, store: Store, connector: Connector, *, now: Callable[[], datetime], reported: Callable[[], None]
+        self,
+        store: Store,
+        connector: Connector,
+        *,
+        now: Callable[[], datetime],
+        reported: Callable[[], None],
+        room: Room | None = None,
     ) -> None:
-        """`reported` is called when there is a report in the outbox."""
+        """`reported` is called when there is a report in the outbox. Without `room` nothing is begun."""
+        self._room = room or Room()
         self._store = store
         self._connector = connector
         self._now = now
@@ -71,7 +79,7 @@ class Execution:
                 self._start(group, order, resumed=True)
             while True:
                 self._look.clear()
-                while len(self._busy) < LANES:
+                while len(self._busy) < LANES and self._room.for_new:
                     following = await self._store.run(mailbox.next_order, self._store.db, frozenset(self._busy))
                     if following is None:
                         break
@@ -178,7 +186,7 @@ class Execution:
             with self._store.transaction() as db:
                 mailbox.end(db, order, applied=applied, code=code, result=result, now=self._now())
 
-        await self._store.run(write)
+        await self._room.insist(lambda: self._store.run(write))
         log.info(
             "unit_command_applied" if applied else "unit_command_rejected",
             unit_id=order.unit_id,

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from contracts.envelope import Json
+from unit_agent.room import Room
 from unit_agent.store import Store
 
 
@@ -49,6 +51,10 @@ class Shared:
     state: LinkState
     runnable: Callable[[], None]
     """Told that unit commands may run that could not before."""
+    room: Room = field(default_factory=Room)
+    """Whether the disk has room for anything new."""
+    reports: dict[str, Callable[[], Json]] = field(default_factory=dict)
+    """What further parts of this agent have to tell in `/status`, by name."""
     outbox_changed: asyncio.Event = field(default_factory=asyncio.Event)
     unanswered: asyncio.Event = field(default_factory=asyncio.Event)
     """There may be commands whose outcome is to be asked for."""
