@@ -88,22 +88,16 @@ class StartConsultation(_EncounterCommand):
 
 
 class Discharge(_EncounterCommand):
-    """The visit is over; what is left of it in a queue is closed.
+    """The visit is over; what is left of it in a queue is closed."""
 
-    Offline: waits; what else was done in the visit goes up before it.
-    """
-
-    offline: ClassVar[Offline] = Offline.LATER
+    offline: ClassVar[Offline] = Offline.LOCAL
     note: Sealed[str | None] = Field(None, max_length=2000)
 
 
 class CancelVisit(_EncounterCommand):
-    """The visit does not take place; what is left of it in a queue is closed.
+    """The visit does not take place; what is left of it in a queue is closed."""
 
-    Offline: waits; refused if the consultation had begun elsewhere.
-    """
-
-    offline: ClassVar[Offline] = Offline.LATER
+    offline: ClassVar[Offline] = Offline.LOCAL
     may: ClassVar[frozenset[Role]] = CARE | RECEPTION
     reason: Sealed[str | None] = Field(None, max_length=500)
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from contracts.envelope import Json
 from contracts.ids import Department
-from unit_agent import site_queues, site_record
+from unit_agent import local_views, site_queues
 from unit_agent.store import Store
 
 _DEPARTMENT: Final[TypeAdapter[str]] = TypeAdapter(Department)
@@ -44,7 +44,7 @@ def waiting_room(store: Store, body: Json, now: datetime) -> Json:
 
 def patient_summary(store: Store, body: Json, now: datetime) -> Json:
     """`{patientId}` -> the record with open visits and queue entries."""
-    found = site_record.patient_summary(store.db, str(body.get("patientId")))
+    found = local_views.patient_summary(store.db, str(body.get("patientId")))
     if found is None:
         raise CannotAnswer("patient_not_found")
     return found

@@ -177,9 +177,17 @@ class Connection:
         """Write what has arrived, then say so."""
         while True:
             await self._facts_here.wait()
+            await self._shared.room.enough()  # meanwhile nothing is acknowledged, so the bridge soon stops sending
             self._facts_here.clear()
             frames, self._facts = self._facts, []
-            taken = await self._store.run(self._store.take, frames, head=self._link.head, now=self._state.now())
+            try:
+                taken = await self._store.run(self._store.take, frames, head=self._link.head, now=self._state.now())
+            except sqlite3.Error as trouble:
+                if not self._shared.room.noticed(trouble):
+                    raise
+                self._facts[:0] = frames
+                self._facts_here.set()
+                continue
             await self._say(self._link.stored(taken.position))
             self._state.last_ack = datetime.now(UTC)
             self._reached(taken.position)
@@ -207,8 +215,12 @@ class Connection:
     async def _refused(self, refused: Refused) -> None:
         command_id = refused.command_id
         log.error("command_refused", unit_id=self._shared.unit_id, command_id=str(command_id), code=refused.code)
-        await self._store.run(outbox.refused, self._store.db, command_id, refused.code, refused.detail)
+        await self._store.run(self._write_refused, refused)
         self._shared.outbox_changed.set()
+
+    def _write_refused(self, refused: Refused) -> None:
+        with self._store.transaction() as db:
+            outbox.refused(db, refused.command_id, refused.code, refused.detail)
 
     def _settle(self, outcomes: list[Outcome]) -> None:
         with self._store.transaction() as db:
@@ -243,13 +255,17 @@ class Connection:
             hint.clear()
             while await self._store.run(outbox.unanswered, self._store.db):
                 if self._link.is_open:
-                    due = await self._store.run(outbox.to_ask, self._store.db, self._state.now(), ASK_AT_MOST)
+                    due = await self._store.run(self._due)
                     if due:
                         await self._say(self._link.ask(due))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(ASK_EVERY):
                         await hint.wait()
                         hint.clear()
+
+    def _due(self) -> list[UUID]:
+        with self._store.transaction() as db:
+            return outbox.to_ask(db, self._state.now(), ASK_AT_MOST)
 
     async def _answer(self, call: Call) -> None:
         """Answer a live call before its deadline, or not at all."""

@@ -15,6 +15,7 @@ from typing import Final
 from uuid import UUID
 
 from contracts.envelope import Fact, Json, Outcome
+from unit_agent import conflicts, provisional
 
 SCHEMA: Final = """
 CREATE TABLE outbox (
@@ -55,6 +56,14 @@ class Waiting:
     subject: str
 
 
+@dataclass(frozen=True)
+class Made:
+    """A command as it was made here."""
+
+    issued_at: datetime
+    payload: Json
+
+
 def add(
     db: sqlite3.Connection, *, command_id: UUID, type_name: str, payload: Json, subject: str, issued_at: datetime
 ) -> bool:
@@ -71,10 +80,10 @@ def add(
     return True
 
 
-def issued_at(db: sqlite3.Connection, command_id: UUID) -> datetime | None:
-    """When a command that is here already was made; None when it is not here."""
-    row = db.execute("SELECT issued_at FROM outbox WHERE command_id = ?", (str(command_id),)).fetchone()
-    return None if row is None else datetime.fromisoformat(row["issued_at"])
+def made(db: sqlite3.Connection, command_id: UUID) -> Made | None:
+    """A command that is here already; None when it is not."""
+    row = db.execute("SELECT issued_at, payload FROM outbox WHERE command_id = ?", (str(command_id),)).fetchone()
+    return None if row is None else Made(datetime.fromisoformat(row["issued_at"]), json.loads(row["payload"]))
 
 
 def waiting(db: sqlite3.Connection, *, after: int, limit: int) -> list[Waiting]:
@@ -102,11 +111,14 @@ def accepted(db: sqlite3.Connection, command_ids: Iterable[UUID], now: datetime)
 
 
 def refused(db: sqlite3.Connection, command_id: UUID, code: str, detail: str) -> None:
-    """The centre cannot take this one as it is."""
-    db.execute(
+    """The centre cannot take this one as it is, inside the caller's transaction."""
+    changed = db.execute(
         "UPDATE outbox SET state = 'refused', code = ?, detail = ? WHERE command_id = ? AND state = 'waiting'",
         (code, detail, str(command_id)),
     )
+    if changed.rowcount:
+        conflicts.declined(db, str(command_id), code, detail)
+        provisional.drop(db, str(command_id))
 
 
 def learn(db: sqlite3.Connection, fact: Fact) -> bool:
@@ -121,7 +133,7 @@ def learn(db: sqlite3.Connection, fact: Fact) -> bool:
 def to_ask(db: sqlite3.Connection, now: datetime, limit: int) -> list[UUID]:
     """Accepted commands whose outcome it is time to ask for; each is then asked for again later and later."""
     rows = db.execute(
-        "SELECT command_id, asks FROM outbox WHERE state = 'accepted' AND ask_at <= ? ORDER BY seq LIMIT ?",
+        "SELECT command_id, asks FROM outbox WHERE state = 'accepted' AND ask_at <= ? ORDER BY ask_at LIMIT ?",
         (now.isoformat(), limit),
     ).fetchall()
     for row in rows:
@@ -134,11 +146,17 @@ def to_ask(db: sqlite3.Connection, now: datetime, limit: int) -> list[UUID]:
 
 
 def settle(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
-    """How commands ended, as the centre tells."""
-    db.executemany(
-        "UPDATE outbox SET state = 'settled', outcome = ?, ask_at = NULL WHERE command_id = ? AND state <> 'refused'",
-        [(outcome.to_json().decode(), str(outcome.command_id)) for outcome in outcomes],
-    )
+    """How commands ended, as the centre tells, and what follows from it here; inside the caller's transaction."""
+    position = db.execute("SELECT coalesce(max(value), 0) FROM state WHERE key = 'position'").fetchone()[0]
+    for outcome in outcomes:
+        changed = db.execute(
+            "UPDATE outbox SET state = 'settled', outcome = ?, ask_at = NULL "
+            "WHERE command_id = ? AND state IN ('waiting', 'accepted')",
+            (outcome.to_json().decode(), str(outcome.command_id)),
+        )
+        if changed.rowcount:
+            conflicts.settled(db, outcome)
+            provisional.settle(db, outcome, position)
 
 
 def depth(db: sqlite3.Connection) -> int:

@@ -1,6 +1,6 @@
-"""What the site's software may ask offline of waiting rooms, as far as the feed has told.
+"""What the site's software may ask offline of waiting rooms: what the feed has told, and what was done here since.
 
-Tables, facts in, questions out; read as in `site_record`.
+Tables, facts in, questions out; read as in `site_record`. What the centre has not told yet is `provisional`'s.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contracts.envelope import Fact, Json
 from contracts.ids import service_day
 from contracts.queue import RANK, EntryStatus, PriorityCode
 from unit_agent.learning import Learners
+from unit_agent.provisional import PLACE, PLACES_OF_DAY, PLACES_OF_PATIENT
 
 SCHEMA: Final = """
 CREATE TABLE unit (
@@ -37,6 +38,7 @@ CREATE TABLE queue_entries (
 ) WITHOUT ROWID;
 CREATE INDEX queue_entries_by_day ON queue_entries (department, service_day);
 CREATE INDEX queue_entries_by_patient ON queue_entries (patient_id);
+CREATE INDEX queue_entries_by_encounter ON queue_entries (encounter_id);
 """
 
 _LEARNERS: Final = Learners()
@@ -44,6 +46,7 @@ _on = _LEARNERS.on
 learn = _LEARNERS.learn
 
 ACTIVE: Final = ("waiting", "called", "in-service", "no-show")
+_NO_TICKET: Final = 1 << 62
 _WAITING_FIRST: Final = {"in-service": 0, "called": 1, "waiting": 2, "no-show": 3}
 
 
@@ -114,33 +117,53 @@ def _entry(db: sqlite3.Connection, fact: Fact, told: Json) -> None:
 
 def places_of(db: sqlite3.Connection, patient_id: str) -> list[Json]:
     """A patient's active queue entries."""
-    rows = db.execute(
-        "SELECT * FROM queue_entries WHERE patient_id = ? AND status IN (?, ?, ?, ?) ORDER BY arrived_at",
-        (patient_id, *ACTIVE),
-    )
+    rows = [row for row in db.execute(PLACES_OF_PATIENT, (patient_id,)) if row["status"] in ACTIVE]
+    rows.sort(key=lambda row: datetime.fromisoformat(row["arrived_at"]))
     return [{"department": row["department"], **_entry_of(row)} for row in rows]
+
+
+def place(db: sqlite3.Connection, entry_id: str) -> Json | None:
+    """One queue entry, whatever its state; None when nobody here has heard of it."""
+    row = db.execute(PLACE, (entry_id,)).fetchone()
+    return None if row is None else {"department": row["department"], **_entry_of(row)}
 
 
 def waiting_room(db: sqlite3.Connection, department: str, at: datetime) -> Json:
     """A department's active entries on the unit's day at `at`: in service, called, then waiting in order of calls."""
-    profile = db.execute("SELECT zone, ageing_minutes FROM unit").fetchone()
-    zone, ageing = (profile["zone"], profile["ageing_minutes"]) if profile else ("UTC", 30)
+    zone, ageing = _profile(db)
     day = service_day(at, zone).isoformat()
-    rows = db.execute(
-        "SELECT * FROM queue_entries WHERE department = ? AND service_day = ? AND status IN (?, ?, ?, ?)",
-        (department, day, *ACTIVE),
-    ).fetchall()
+    rows = [row for row in db.execute(PLACES_OF_DAY, (department, day)) if row["status"] in ACTIVE]
     rows.sort(key=lambda row: (_WAITING_FIRST[row["status"]], *_turn(row, at, ageing)))
     counts = {status: sum(row["status"] == status for row in rows) for status in ACTIVE}
     return {"department": department, "serviceDay": day, "counts": counts, "entries": [_entry_of(row) for row in rows]}
 
 
-def _turn(row: sqlite3.Row, at: datetime, ageing_minutes: int) -> tuple[int, datetime, int]:
-    """The order in which waiting entries are called: the rule of the centre's queue, told here for looking only."""
+def next_in_turn(db: sqlite3.Connection, department: str, at: datetime) -> str | None:
+    """The entry whose turn it is on the unit's day at `at`, by the rule of the centre's queue; None: nobody waits."""
+    zone, ageing = _profile(db)
+    rows = db.execute(PLACES_OF_DAY, (department, service_day(at, zone).isoformat()))
+    waiting = [row for row in rows if row["status"] == EntryStatus.WAITING]
+    first = min(waiting, key=lambda row: _turn(row, at, ageing), default=None)
+    return None if first is None else str(first["entry_id"])
+
+
+def zone_of(db: sqlite3.Connection) -> str:
+    """The unit's zone, UTC until the feed has told another."""
+    return _profile(db)[0]
+
+
+def _profile(db: sqlite3.Connection) -> tuple[str, int]:
+    profile = db.execute("SELECT zone, ageing_minutes FROM unit").fetchone()
+    return (profile["zone"], profile["ageing_minutes"]) if profile else ("UTC", 30)
+
+
+def _turn(row: sqlite3.Row, at: datetime, ageing_minutes: int) -> tuple[int, datetime, int, str]:
+    """The order in which waiting entries are called: the rule of the centre's queue. Without a ticket: after those."""
     rank = RANK[PriorityCode(row["priority"])]
     arrived = datetime.fromisoformat(row["arrived_at"])
     lifted = rank - max(0, int((at - arrived).total_seconds() // (ageing_minutes * 60)))
-    return (min(rank, max(lifted, RANK[PriorityCode.ASAP])), arrived, row["ticket"])
+    ticket = _NO_TICKET if row["ticket"] is None else row["ticket"]
+    return (min(rank, max(lifted, RANK[PriorityCode.ASAP])), arrived, ticket, row["entry_id"])
 
 
 def _entry_of(row: sqlite3.Row) -> Json:
@@ -154,6 +177,7 @@ def _entry_of(row: sqlite3.Row) -> Json:
         arrivedAt=row["arrived_at"],
         calledAt=row["called_at"],
         counter=row["counter"],
+        provisional=bool(row["provisional"]) or None,
     )
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, ParamSpec, Self, TypeVar
 
+from contracts.envelope import Fact
 from contracts.frames import Facts
-from unit_agent import mailbox, outbox, site_queues, site_record
+from unit_agent import conflicts, mailbox, outbox, provisional, site_queues, site_record
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,6 +66,8 @@ class Store:
         self._lock = _locked(folder)
         self._executor = executor
         self._turn = asyncio.Lock()
+        self.learners: Final[list[Callable[[sqlite3.Connection, Fact], object]]] = []
+        """Who else learns from each fact, inside the transaction that keeps it."""
         # Each statement is one thread's at a time: `run` sees to it.
         self.db: Final = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
         self.db.row_factory = sqlite3.Row
@@ -87,7 +90,8 @@ class Store:
             raise StoreUnusable(f"{self.path} was written by a newer agent; use that one")
         if version == 0:
             with self.transaction():
-                for schema in (_SCHEMA, site_record.SCHEMA, site_queues.SCHEMA, mailbox.SCHEMA, outbox.SCHEMA):
+                ours = (outbox.SCHEMA, provisional.SCHEMA, conflicts.SCHEMA)
+                for schema in (_SCHEMA, site_record.SCHEMA, site_queues.SCHEMA, mailbox.SCHEMA, *ours):
                     for statement in schema.split(";"):
                         self.db.execute(statement)
                 self._set("unit_id", unit_id)
@@ -149,6 +153,7 @@ class Store:
         with self.transaction() as db:
             before = position = self.position
             applied = repeated = answered = 0
+            failed = conflicts.any_failed(db)
             for frame in frames:
                 for fact in frame.facts:
                     if fact.position <= before:
@@ -169,9 +174,15 @@ class Store:
                     site_queues.learn(db, fact)
                     mailbox.learn(db, fact, late=fact.position <= head, now=now)
                     answered += outbox.learn(db, fact)
+                    for learner in self.learners:
+                        learner(db, fact)
+                    provisional.learn(db, fact)
+                    if failed:
+                        conflicts.learn(db, fact)
                     applied += 1
                 position = max(position, frame.through)
             runnable = mailbox.release(db) if position >= head else 0
+            provisional.reached(db, position)
             self._set("position", position)
             self._count("facts_applied", applied)
             self._count("duplicates_seen", repeated)

@@ -217,14 +217,51 @@ class Metrics:
     def queue_wait_seconds(self) -> Histogram:
         return self._histogram("queue_wait_seconds", "From arrival to called", SLOW, "acuity")
 
+    # Portals
+    @cached_property
+    def portals(self) -> Gauge:
+        return self._gauge("portals", "Portals connected here: socket, stream", "way")
+
+    @cached_property
+    def portal_events(self) -> Counter:
+        return self._counter("portal_events", "Events shown to portals, each once however many follow", "event")
+
+    @cached_property
+    def portal_conflated(self) -> Counter:
+        return self._counter("portal_conflated", "Events not sent because a newer one made them needless")
+
+    @cached_property
+    def portal_closes(self) -> Counter:
+        return self._counter("portal_closes", "Portals closed", "code")
+
+    @cached_property
+    def portal_delivery_duration_seconds(self) -> Histogram:
+        return self._histogram("portal_delivery_duration_seconds", "From recorded to written to portals", FAST)
+
     # Agent
     @cached_property
     def agent_outbox_messages(self) -> Gauge:
         return self._gauge("agent_outbox_messages", "Commands made here that wait to go up")
 
     @cached_property
+    def agent_conflicts(self) -> Counter:
+        return self._counter("agent_conflicts", "Commands made here that the centre did not carry out", "code")
+
+    @cached_property
+    def agent_conflicts_open(self) -> Gauge:
+        return self._gauge("agent_conflicts_open", "Such commands that nobody at the site has taken note of")
+
+    @cached_property
     def agent_journal_bytes(self) -> Gauge:
         return self._gauge("agent_journal_bytes", "Size of the local store")
+
+    @cached_property
+    def agent_room_short(self) -> Gauge:
+        return self._gauge("agent_room_short", "1 while the disk has no room for anything new")
+
+    @cached_property
+    def agent_disk_free_bytes(self) -> Gauge:
+        return self._gauge("agent_disk_free_bytes", "What the disk under the local store has left")
 
     @cached_property
     def agent_connected(self) -> Gauge:
