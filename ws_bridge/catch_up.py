@@ -12,20 +12,18 @@ from typing import Final
 
 import structlog
 
-from contracts.envelope import Fact
 from contracts.frames import CloseCode
 from infra.database import Connection, DatabaseUnavailable, Pool, connected
-from infra.event_log import read_unit
-from infra.sealing import KeyNotKnown, Opened, SealBroken, Sealer
+from infra.sealing import KeyNotKnown, SealBroken, Sealer
 from ws_bridge.link import Link
 from ws_bridge.links import Links
+from ws_bridge.pages import read_page
 
 READERS: Final = 3
 SWEEP_SECONDS: Final = 2.0
 TROUBLE_PAUSE: Final = 1.0
 TROUBLE_AWAY: Final = 60.0
 
-_VISIBLE: Final = "SELECT position FROM projection_checkpoints WHERE partition = %s"
 _ALL_VISIBLE: Final = "SELECT partition, position FROM projection_checkpoints"
 _REACHED: Final = """
 SELECT e.unit_id, max(e.position)
@@ -97,15 +95,9 @@ class CatchUp:
             return False
         after, limit = page
         async with connected(self._pool) as connection:
-            cursor = await connection.execute(_VISIBLE, (link.partition,))
-            row = await cursor.fetchone()
-            visible = int(row[0]) if row is not None else 0
-            events = await read_unit(connection, link.partition, link.unit_id, after, visible, limit)
-            opened = await self._sealer.open(connection, events)
-        facts = [fact_of(one) for one in opened]
-        through = facts[-1].position if len(facts) == limit else max(visible, after)
-        link.deliver(after, through, facts)
-        return through > after
+            read = await read_page(connection, self._sealer, link.partition, link.unit_id, after, limit)
+        link.deliver(after, read.through, read.facts)
+        return read.through > after
 
     async def sweep(self) -> None:
         """Now and then compare how far units' feeds reach with how far they were sent, until cancelled."""
@@ -148,21 +140,3 @@ class CatchUp:
         self._seen = visible
         for link in self._links:
             self.push(link)
-
-
-def fact_of(opened: Opened) -> Fact:
-    """A stored event as units see it."""
-    event = opened.event
-    # Every value comes from our own log, so the fact is not validated once more.
-    return Fact.model_construct(
-        position=event.position,
-        type=event.type,
-        version=event.type_version,
-        stream=event.stream,
-        stream_version=event.stream_version,
-        command_id=event.command_id,
-        occurred_at=event.occurred_at,
-        recorded_at=event.recorded_at,
-        payload=opened.payload,
-        erased=opened.erased,
-    )

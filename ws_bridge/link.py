@@ -14,11 +14,10 @@ from typing import Final
 
 from websockets.asyncio.server import ServerConnection, broadcast
 
-from contracts.envelope import Fact
 from contracts.frames import Bye, CloseCode
 from infra.telemetry.metrics import Metrics
 from infra.tokens import Claims
-from ws_bridge.session import Session
+from ws_bridge.session import Session, Tellable
 
 CONGESTED_BYTES: Final = 512 * 1024
 """Waiting in the socket: no more facts for now."""
@@ -99,7 +98,7 @@ class Link:
         has_room = self.session.feed.page() is not None and self._waiting() < CONGESTED_BYTES
         return has_room and self.is_open and self.may_speak
 
-    def deliver(self, after: int, through: int, facts: Sequence[Fact]) -> None:
+    def deliver(self, after: int, through: int, facts: Sequence[Tellable]) -> None:
         """A live batch or a page of the log: everything of the unit in (after, through]."""
         if not self.session.is_open:
             self._noted = max(self._noted, through)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Final
+from datetime import datetime
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import ValidationError
 
-from contracts.envelope import Fact
+from contracts.envelope import Json
 from contracts.frames import (
     MAX_FRAME_BYTES,
     PAGE,
@@ -40,6 +41,25 @@ _STANDING: Final = {
     UnitResumed.type_name(): None,
     UnitRetired.type_name(): CloseCode.UNIT_NOT_FOUND,
 }
+
+
+class Tellable(Protocol):
+    """A fact as far as a session looks at it: `contracts.envelope.Fact`, or one that is written down already."""
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def recorded_at(self) -> datetime: ...
+    @property
+    def payload(self) -> Json: ...
+    def to_json(self) -> bytes: ...
+
+
+T = TypeVar("T", bound=Tellable)
 
 
 class Violation(Exception):
@@ -91,14 +111,14 @@ class Feed:
         """The unit's feed is known to reach this far (a sweep has seen it)."""
         self._wanted = max(self._wanted, position)
 
-    def offer(self, after: int, through: int, facts: Sequence[Fact]) -> list[Fact]:
+    def offer(self, after: int, through: int, facts: Sequence[T]) -> Sequence[T]:
         """What of `facts`, all of the unit's in (after, through], is to be sent now; it then counts as covered."""
         if through <= self._covered:
             return []
         if after > self._covered:
             self.exists(through)
             return []
-        fresh = [fact for fact in facts if fact.position > self._covered]
+        fresh = facts if after == self._covered else [fact for fact in facts if fact.position > self._covered]
         room = self._window - self._unacked
         if len(fresh) > room:
             self.exists(through)
@@ -173,7 +193,7 @@ class Session:
             self.feed.ack(frame.position)
         return frame
 
-    def tell(self, after: int, through: int, facts: Sequence[Fact]) -> list[bytes]:
+    def tell(self, after: int, through: int, facts: Sequence[Tellable]) -> list[bytes]:
         """The frames to send for an offer of facts, none larger than it must be."""
         frames = []
         for batch in _by_size(self.feed.offer(after, through, facts)):
@@ -194,7 +214,7 @@ class Session:
         """The command whose turn it was could not be taken: it comes again before any other."""
         self._held_back = submit.command_id
 
-    def standing(self, facts: Iterable[Fact]) -> CloseCode | None:
+    def standing(self, facts: Iterable[Tellable]) -> CloseCode | None:
         """How these facts end the link: the unit was suspended or retired in them since it said hello."""
         code = None
         for fact in facts:
@@ -212,7 +232,7 @@ def _decoded(data: str | bytes) -> AnyUp:
         raise Violation(CloseCode.NOT_THE_PROTOCOL, "a frame was not the protocol's") from None
 
 
-def _by_size(facts: Sequence[Fact]) -> list[list[tuple[int, bytes]]]:
+def _by_size(facts: Sequence[Tellable]) -> list[list[tuple[int, bytes]]]:
     """(position, JSON) of each fact, in as few lots as frames of the usual size need; a large fact is a lot alone."""
     lots: list[list[tuple[int, bytes]]] = []
     size = MAX_FRAME_BYTES
