@@ -13,6 +13,7 @@ from contracts.identity import ADMINS, Role
 from contracts.ids import Department, UnitId
 from contracts.model import Command, Event, Model, Refusal
 from contracts.unit_credential import CredentialCommands, CredentialEvents
+from contracts.unit_presence import PresenceCommands, PresenceEvents
 
 OPERATORS = ADMINS | {Role.OPS}
 
@@ -191,7 +192,23 @@ class DepartmentNotFound(Refusal):
     """The unit has no such department; add it first or use one it has."""
 
 
-UnitCommands = RegisterUnit | ConfigureUnit | AddDepartment | SuspendUnit | ResumeUnit | RetireUnit | CredentialCommands
+UnitCommands = (
+    RegisterUnit
+    | ConfigureUnit
+    | AddDepartment
+    | SuspendUnit
+    | ResumeUnit
+    | RetireUnit
+    | CredentialCommands
+    | PresenceCommands
+)
 UnitEvents = (
-    UnitRegistered | UnitConfigured | DepartmentAdded | UnitSuspended | UnitResumed | UnitRetired | CredentialEvents
+    UnitRegistered
+    | UnitConfigured
+    | DepartmentAdded
+    | UnitSuspended
+    | UnitResumed
+    | UnitRetired
+    | CredentialEvents
+    | PresenceEvents
 )

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import AwareDatetime
 from sqlalchemy import (
     TIMESTAMP,
+    Boolean,
     Column,
     ColumnElement,
     Integer,
@@ -15,9 +16,11 @@ from sqlalchemy import (
     Text,
     Update,
     bindparam,
+    false,
     func,
     null,
     select,
+    true,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -26,6 +29,7 @@ from sqlalchemy.sql.dml import UpdateBase
 from contracts.model import Model
 from contracts.unit import DepartmentAdded, UnitConfigured, UnitRegistered, UnitResumed, UnitRetired, UnitSuspended
 from contracts.unit_credential import EnrolmentCodeIssued, UnitCredentialRevoked, UnitEnrolled, UnitKeyRotated
+from contracts.unit_presence import UnitBack, UnitUnreachable
 from projections.names import fold
 from projections.questions import (
     LAST_CHARACTER,
@@ -54,6 +58,8 @@ units = Table(
     Column("ageing_minutes", Integer, nullable=False),
     Column("status", Text, nullable=False),
     Column("status_reason", Text),
+    Column("reachable", Boolean, nullable=False),
+    Column("unreachable_since", TIMESTAMP(timezone=True)),
     Column("version", Integer, nullable=False),
     Column("registered_at", TIMESTAMP(timezone=True), nullable=False),
     Column("updated_at", TIMESTAMP(timezone=True), nullable=False),
@@ -85,6 +91,7 @@ def joins_the_network(facts: Facts) -> UpdateBase:
         source_id=facts.source_id,
         address=facts.address,
         status="active",
+        reachable=true(),
         version=facts.stream_version,
         registered_at=facts.occurred_at,
         updated_at=facts.recorded_at,
@@ -123,6 +130,18 @@ def leaves(facts: Facts) -> UpdateBase:
 def has_other_credentials(facts: Facts) -> UpdateBase:
     """Another version of the unit; what its keys are is `projections.unit_credentials`'."""
     return _unit(facts)
+
+
+@model.on(UnitUnreachable)
+def cannot_be_reached(facts: Facts) -> UpdateBase:
+    """It has had no link for too long."""
+    return _unit(facts, reachable=false(), unreachable_since=facts.since)
+
+
+@model.on(UnitBack)
+def is_back(facts: Facts) -> UpdateBase:
+    """It has a link again."""
+    return _unit(facts, reachable=true(), unreachable_since=null())
 
 
 @model.on(DepartmentAdded)
@@ -168,6 +187,9 @@ class Unit(Model):
     status: str
     """active, suspended or retired."""
     status_reason: str | None
+    reachable: bool
+    """False once it has been without a link for too long (`CARESPINE_UNREACHABLE_SECONDS`)."""
+    unreachable_since: AwareDatetime | None
     version: int
     """Of the unit's stream, for If-Match."""
     registered_at: AwareDatetime

@@ -46,6 +46,7 @@ from contracts.unit_credential import (
     UnitEnrolled,
     UnitKeyRotated,
 )
+from contracts.unit_presence import NoteUnitBack, NoteUnitUnreachable, UnitBack, UnitUnreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Unit:
     """Display names by code; empty: any code is accepted."""
     credentials: credentials.Credentials = field(default_factory=credentials.Credentials)
     """Its enrolment codes and keys."""
+    unreachable: bool = False
+    """It was told to be without a link for too long, and not yet to be back."""
 
     def require(self, department: str) -> None:
         """Refuse a department that the unit does not have."""
@@ -121,6 +124,11 @@ def decide(command: UnitCommands, unit: Unit, situation: Situation) -> list[Unit
             return [UnitResumed(unit_id=unit_id)] if unit.status is UnitStatus.SUSPENDED else []
         case RetireUnit(reason=reason):
             return [UnitRetired(unit_id=unit_id, reason=reason)]
+        case NoteUnitUnreachable(since=since):
+            is_news = unit.status is UnitStatus.ACTIVE and not unit.unreachable
+            return [UnitUnreachable(unit_id=unit_id, since=since)] if is_news else []
+        case NoteUnitBack(away_seconds=away):
+            return [UnitBack(unit_id=unit_id, away_seconds=away)] if unit.unreachable else []
         case IssueEnrolmentCode() | EnrolUnit() | RotateUnitKey() | RevokeUnitCredential():
             if unit.status is UnitStatus.RETIRED:
                 raise UnitIsRetired  # these are the system's own commands, which `admits` lets through
@@ -144,6 +152,10 @@ def evolve(unit: Unit, event: UnitEvents) -> Unit:
             return replace(unit, status=UnitStatus.ACTIVE)
         case UnitRetired():
             return replace(unit, status=UnitStatus.RETIRED)
+        case UnitUnreachable():
+            return replace(unit, unreachable=True)
+        case UnitBack():
+            return replace(unit, unreachable=False)
         case EnrolmentCodeIssued() | UnitEnrolled() | UnitKeyRotated() | UnitCredentialRevoked():
             return replace(unit, credentials=credentials.evolve(unit.credentials, event))
         case _:

@@ -59,6 +59,8 @@ BY_NAME: Final[dict[str, Any]] = {  # Any: JSON values, and JSON names where the
     "after": 41,
     "after_seconds": 2.5,
     "agent_version": "0.1.0",
+    "away_seconds": 480,
+    "since": MORNING,
     "applied": True,
     "arrived_at": MORNING,
     "assertion": "e30.e30.signature",

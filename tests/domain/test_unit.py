@@ -27,8 +27,9 @@ from contracts.unit import (
     UnitSuspended,
 )
 from contracts.unit_command import ExpireUnitCommand, UnitCommandExpired
+from contracts.unit_presence import NoteUnitBack, NoteUnitUnreachable, UnitBack, UnitUnreachable
 from tests.domain.examples import ORDER, clinic, order_queued, register_anaba, register_clinic
-from tests.kit.deciding import UNIT_ID, given
+from tests.kit.deciding import MORNING, UNIT_ID, given
 
 tokyo = UnitSettings(zone="Asia/Tokyo", currency="JPY")
 configured = UnitConfigured(unit_id=UNIT_ID, settings=tokyo)
@@ -129,3 +130,23 @@ def test_at_a_retired_unit_deadlines_still_come_to_their_end() -> None:
 @pytest.mark.parametrize("command", [register_anaba, ConfigureUnit(settings=tokyo), RetireUnit(reason="closed")])
 def test_nothing_is_taken_for_a_unit_that_nobody_registered(command: AnyCommand) -> None:
     given().when(command).then_refused(UnitNotFound)
+
+
+unreachable = UnitUnreachable(unit_id=UNIT_ID, since=MORNING)
+
+
+def test_a_unit_without_a_link_is_told_to_be_unreachable_once() -> None:
+    given(clinic).when(NoteUnitUnreachable(since=MORNING)).then(unreachable)
+    given(clinic, unreachable).when(NoteUnitUnreachable(since=MORNING)).then()
+
+
+def test_a_unit_that_is_meant_to_be_away_is_not_unreachable() -> None:
+    given(clinic, suspended).when(NoteUnitUnreachable(since=MORNING)).then()
+    given(clinic, retired).when(NoteUnitUnreachable(since=MORNING)).then()
+
+
+def test_only_who_was_away_is_back() -> None:
+    back = UnitBack(unit_id=UNIT_ID, away_seconds=480)
+    given(clinic, unreachable).when(NoteUnitBack(away_seconds=480)).then(back)
+    given(clinic).when(NoteUnitBack(away_seconds=480)).then()
+    given(clinic, unreachable, back).when(NoteUnitUnreachable(since=MORNING)).then(unreachable)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from contracts.unit import (
@@ -14,6 +16,7 @@ from contracts.unit import (
     UnitSettings,
     UnitSuspended,
 )
+from contracts.unit_presence import UnitBack, UnitUnreachable
 from projections import units
 from projections.questions import CursorNotValid
 from tests.projections.facts import NORTH, SOUTH, unit
@@ -51,6 +54,22 @@ async def test_a_unit_follows_its_suspension_resumption_configuration_and_retire
     assert (await now()).settings["zone"] == "UTC"
     await side.write(NORTH, UnitRetired(unit_id=NORTH, reason="closed"))
     assert ((await now()).status, (await now()).version) == ("retired", 5)
+
+
+async def test_a_unit_is_shown_as_unreachable_until_it_is_back(side: ReadSide) -> None:
+    async def shown() -> tuple[bool, object]:
+        async with side.asking() as connection:
+            found = await units.by_id(connection, NORTH)
+        assert found is not None
+        return found.reachable, found.unreachable_since
+
+    await side.write(NORTH, unit())
+    assert await shown() == (True, None)
+    since = datetime(2025, 3, 3, 8, tzinfo=UTC)
+    await side.write(NORTH, UnitUnreachable(unit_id=NORTH, since=since))
+    assert await shown() == (False, since)
+    await side.write(NORTH, UnitBack(unit_id=NORTH, away_seconds=480))
+    assert await shown() == (True, None)
 
 
 async def test_departments_are_listed_by_code_and_may_get_another_name(side: ReadSide) -> None:
