@@ -64,6 +64,10 @@ class QueueUnitCommand(_MailboxCommand):
     It is done once, or ends as rejected, expired, cancelled or superseded, and by its deadline one of these is known.
     With a `supersedeKey`, an older command with the same key that the unit has not answered is superseded: of what is
     said under one key, the newest word counts.
+
+    Refused: `mailbox_full` when the unit has as many open commands as it takes (1,000 unless its settings say
+    otherwise), `deadline_in_past`, `patient_not_found`. `GET /api/commands/{id}` tells how far it has come, and by
+    whose word.
     """
 
     version: ClassVar[int] = 2
@@ -120,6 +124,10 @@ class RetryUnitCommand(_MailboxCommand):
 
     One that the unit did after all is not done twice: it stays as it is. Where nobody knows whether it was done (code
     `outcome_unknown`), `confirm` says that it may be done a second time.
+
+    Refused: `outcome_unknown` where that is needed and missing, `newer_unit_command` when a newer one with its key was
+    queued, `unit_command_final` when it was cancelled or superseded, `mailbox_full`, `deadline_in_past`,
+    `patient_erased`.
     """
 
     deadline: Instant | None = None
@@ -128,7 +136,12 @@ class RetryUnitCommand(_MailboxCommand):
 
 
 class CancelUnitCommand(_MailboxCommand):
-    """Have the unit not do it, if it has not yet."""
+    """Have the unit not do it, if it has not yet.
+
+    What the unit does all the same, because it had begun, is shown as its late report.
+
+    Refused: `unit_command_final` when it has ended otherwise.
+    """
 
     reason: Sealed[str | None] = Field(None, max_length=200)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from contracts import encounter, patient, queue, unit, unit_command
+from contracts import encounter, patient, queue, unit, unit_command, unit_credential
 from contracts.envelope import Json
 from gateway.command_routes import CommandRoute, new
 
@@ -203,6 +203,12 @@ UNITS: Final = (
         example={"reason": "closed for good"},
         result={"id": "clinic-001", "status": "retired"},
     ),
+    CommandRoute(
+        command=unit_credential.RevokeUnitCredential,
+        path="/api/units/{unit_id}/credentials/revoke",
+        example={"reason": "the machine was stolen"},
+        result={"id": "clinic-001", "status": "active", "keyId": None},
+    ),
 )
 
 MAILBOX: Final = (
@@ -219,6 +225,7 @@ MAILBOX: Final = (
             "patientId": PATIENT,
             "deadline": "2026-11-21T09:00:00Z",
             "onReconnect": "revalidate",
+            "supersedeKey": "blood-count",
         },
         result={"id": UNIT_COMMAND, "status": "queued"},
     ),
@@ -227,6 +234,12 @@ MAILBOX: Final = (
         path="/api/units/{unit_id}/commands/{unit_command_id}/cancel",
         example={"reason": "ordered by mistake"},
         result={"id": UNIT_COMMAND, "status": "cancelled"},
+    ),
+    CommandRoute(
+        command=unit_command.RetryUnitCommand,
+        path="/api/units/{unit_id}/commands/{unit_command_id}/retry",
+        example={"deadline": "2026-11-22T09:00:00Z"},
+        result={"id": UNIT_COMMAND, "status": "queued", "attempt": 2, "deadline": "2026-11-22T09:00:00+00:00"},
     ),
 )
 

@@ -108,6 +108,9 @@ _UNIT_COMMAND: Final[Json] = {
     "queuedPosition": 4711,
     "queuedAt": _AT,
     "settledAt": _AT,
+    "attempt": 1,
+    "supersedeKey": "blood-count",
+    "supersededBy": None,
 }
 _LETTER: Final[Json] = {
     "letterId": _LETTER_ID,
@@ -199,6 +202,30 @@ ANSWERS: Final[Mapping[str, Any]] = {  # Any: JSON
         "departments": [{"department": "general-medicine", "display": "General Medicine"}],
     },
     "GET /api/units/{unit_id}/commands": _page(_UNIT_COMMAND),
+    "GET /api/units/{unit_id}/credentials": {
+        "unitId": "clinic-001",
+        "keys": [
+            {
+                "keyId": "0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+                "publicKey": "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+                "replaces": None,
+                "registeredAt": _AT,
+                "validUntil": None,
+                "revokedAt": None,
+                "revokedBecause": None,
+            }
+        ],
+        "enrolmentCodes": [
+            {
+                "codeHash": "5f" * 32,
+                "issuedAt": _AT,
+                "expiresAt": _AT,
+                "keyId": "0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+                "usedAt": _AT,
+                "voidAt": None,
+            }
+        ],
+    },
     "GET /api/commands/{command_id}": {
         "commandId": UNIT_COMMAND,
         "type": "unit_command.QueueUnitCommand",
@@ -211,6 +238,11 @@ ANSWERS: Final[Mapping[str, Any]] = {  # Any: JSON
         "recordedAt": _AT,
         "delivery": {
             "status": "received",
+            "attempt": 1,
+            "witnesses": [
+                {"state": "logged", "at": _AT, "by": "event store", "position": 4711, "attempt": 1},
+                {"state": "received", "at": _AT, "by": "agent disk", "epoch": 3, "attempt": 1},
+            ],
             "queuedPosition": 4711,
             "acknowledgedPosition": 4713,
             "received": True,
@@ -269,6 +301,7 @@ ANSWERS: Final[Mapping[str, Any]] = {  # Any: JSON
                 "seq": 0,
                 "askedFor": True,
                 "alreadyApplied": False,
+                "inDoubt": False,
             }
         ],
     },

@@ -5,6 +5,7 @@ A receipt is the answer. Without one, an id that some gateway or agent issued is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal
 from uuid import UUID
 
@@ -34,23 +35,55 @@ from projections import receipts, unit_commands
 PATH: Final = "/api/commands"
 
 _ACKNOWLEDGED: Final = "SELECT acked_position FROM unit_sessions WHERE unit_id = %s"
+_RECEIVED: Final = """
+SELECT attempt, epoch, received_at FROM unit_command_deliveries WHERE unit_id = %s AND unit_command_id = %s
+"""
+
+State = Literal["logged", "received", "applied", "rejected", "expired", "cancelled", "superseded"]
+
+
+class Witness(Model):
+    """One step of a command to a unit, when it was, and who says so."""
+
+    state: State
+    by: Literal["event store", "agent disk", "unit", "deadline", "caller", "newer command"]
+    """event store: the log has it, for the unit to get; agent disk: the unit's agent has acknowledged that it is on
+    its disk; unit: the unit has reported it; deadline: nobody had until then.
+    """
+    attempt: int
+    at: Instant | None = None
+    """Absent where it is only known that it was, from how far the unit has acknowledged its feed."""
+    position: int | None = None
+    """Of the log, in the unit's partition; absent for `received`, which is no fact of the log."""
+    epoch: int | None = None
+    """With `received`: of the session in which the unit acknowledged it."""
+    late: Literal[True] | None = None
+    """The unit reported it after the command had ended otherwise; that end stands."""
+    code: str | None = None
+    """With `rejected`: why."""
 
 
 class Delivery(Model):
     """How far a command to a unit has come, and by whose word."""
 
-    status: Literal["logged", "received", "applied", "rejected", "expired", "cancelled"]
+    status: State
     """logged: it is in the event store; received: it is on the agent's disk; the rest are final."""
+    attempt: int
+    """2 and more once it was tried again."""
+    witnesses: list[Witness]
+    """Every step so far, attempt after attempt."""
     queued_position: int
     acknowledged_position: int
-    """Of the unit's feed: received once it is at or beyond `queuedPosition`."""
+    """Of the unit's feed: received once it is at or beyond where the attempt was logged."""
     received: bool
     deadline: Instant
     settled_at: Instant | None = None
     code: str | None = None
     """Why the unit rejected it."""
     late_report: str | None = None
-    """What the unit told after the command had expired or been called off."""
+    """What the unit told after the command had expired, been called off or superseded."""
+    superseded_by: UUID | None = None
+    """The newer command with the same key that took its place."""
 
 
 class CommandStatus(Outcome):
@@ -102,20 +135,39 @@ async def _delivery(connection: Connection, unit_command_id: UUID, unit_id: str)
         return None  # accepted a moment ago, not projected yet
     cursor = await connection.execute(_ACKNOWLEDGED, (unit_id,))
     (acknowledged,) = await cursor.fetchone() or (0,)
-    received = acknowledged >= found.queued_position
+    cursor = await connection.execute(_RECEIVED, (unit_id, unit_command_id))
+    on_disk = {
+        attempt: Witness(state="received", by="agent disk", attempt=attempt, at=at, epoch=epoch)
+        for attempt, epoch, at in await cursor.fetchall()
+    }
+    witnesses = _witnesses([Witness.model_validate(one) for one in found.history], on_disk, acknowledged)
+    received = any(one.state == "received" and one.attempt == found.attempt for one in witnesses)
     waiting = "received" if received else "logged"
     return Delivery.model_validate(
         {
+            **{name: getattr(found, name) for name in Delivery.model_fields.keys() & type(found).model_fields.keys()},
             "status": waiting if found.status == "queued" else found.status,
-            "queued_position": found.queued_position,
+            "witnesses": witnesses,
             "acknowledged_position": acknowledged,
             "received": received,
-            "deadline": found.deadline,
-            "settled_at": found.settled_at,
-            "code": found.code,
-            "late_report": found.late_report,
         }
     )
+
+
+def _witnesses(logged: list[Witness], on_disk: Mapping[int, Witness], acknowledged: int) -> list[Witness]:
+    """What the log and the link say, in one order: the log's, with each receipt where its time puts it."""
+    told: list[Witness] = []
+    for attempt in sorted({one.attempt for one in logged}):
+        steps = [one for one in logged if one.attempt == attempt]
+        receipt = on_disk.get(attempt)
+        if receipt is None and acknowledged >= (steps[0].position or 0):
+            receipt = Witness(state="received", by="agent disk", attempt=attempt)
+        if receipt is not None:
+            at = receipt.at
+            before = sum(1 for one in steps[1:] if at is not None and one.at is not None and one.at < at)
+            steps.insert(1 + before, receipt)
+        told += steps
+    return told
 
 
 def any_command(callers: Callers, intake: Intake) -> Route:

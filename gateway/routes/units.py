@@ -16,7 +16,7 @@ from projections import unit_commands, units
 from projections.questions import Page
 
 UnitStatus = Literal["active", "suspended", "retired"]
-MailboxStatus = Literal["queued", "applied", "rejected", "expired", "cancelled"]
+MailboxStatus = Literal["queued", "applied", "rejected", "expired", "cancelled", "superseded"]
 
 
 class UnitWithDepartments(units.Unit):

@@ -166,11 +166,107 @@ async def test_a_deadline_in_the_past_is_refused(clinic: Clinic) -> None:
     problem(answer, 422, "deadline_in_past")
 
 
-async def queued(clinic: Clinic) -> JsonObject:
-    """A command left for the clinic: what its status says once it can be seen."""
+async def report(clinic: Clinic, unit_command_id: str, **said: object) -> dict[str, str]:
+    """The unit's own word; the position at which it can be seen."""
     answer = await clinic.api.post(
-        f"/api/units/{clinic.unit_id}/commands", json={"type": "orders.place", "payload": {"code": "24323-8"}}
+        "/api/commands",
+        json={"type": "unit_command.ReportUnitCommand", "payload": {"unitCommandId": unit_command_id, **said}},
+        headers=clinic.role(Role.UNIT),
     )
+    assert answer.status_code == 200, answer.text
+    return {"position": answer.headers["Carespine-Position"]}
+
+
+async def test_every_state_has_its_witness(clinic: Clinic) -> None:
+    found = await queued(clinic)
+    received(clinic, found["commandId"], epoch=7)
+    position = await report(clinic, found["commandId"], applied=True, result={"orderNumber": "7"})
+
+    delivery = (await clinic.api.get(f"/api/commands/{found['commandId']}", params=position)).json()["delivery"]
+
+    witnesses = [(one["state"], one["by"], one.get("position"), one.get("epoch")) for one in delivery["witnesses"]]
+    reported_at = int(position["position"].partition(":")[2])
+    assert witnesses == [
+        ("logged", "event store", found["position"], None),
+        ("received", "agent disk", None, 7),
+        ("applied", "unit", reported_at, None),
+    ]
+    times = [datetime.fromisoformat(one["at"]) for one in delivery["witnesses"]]
+    assert times == sorted(times)
+
+
+async def test_what_is_only_known_from_the_feeds_position_has_a_witness_without_a_time(clinic: Clinic) -> None:
+    found = await queued(clinic)
+    acknowledged(clinic, found["position"])
+    delivery = (await clinic.api.get(f"/api/commands/{found['commandId']}")).json()["delivery"]
+    assert delivery["witnesses"][1] == {"state": "received", "by": "agent disk", "attempt": 1}
+
+
+async def test_a_newer_word_under_the_same_key_supersedes(clinic: Clinic) -> None:
+    older = await queued(clinic, supersedeKey="price-list")
+    newer = await queued(clinic, supersedeKey="price-list")
+
+    ended = (await clinic.api.get(f"/api/commands/{older['commandId']}")).json()["delivery"]
+    position = await report(clinic, older["commandId"], applied=True)
+    late = (await clinic.api.get(f"/api/commands/{older['commandId']}", params=position)).json()["delivery"]
+
+    assert (ended["status"], ended["supersededBy"]) == ("superseded", newer["commandId"])
+    assert (late["status"], late["lateReport"]) == ("superseded", "applied")
+    assert (late["witnesses"][-1]["state"], late["witnesses"][-1]["late"]) == ("applied", True)
+
+
+async def test_what_was_rejected_is_tried_again_until_a_deadline_of_its_own(clinic: Clinic) -> None:
+    found = await queued(clinic)
+    path = f"/api/units/{clinic.unit_id}/commands/{found['commandId']}/retry"
+    await report(clinic, found["commandId"], applied=False, code="no_bed")
+
+    again = await clinic.api.post(path)
+    twice = await clinic.api.post(path)
+    position = {"position": again.headers["Carespine-Position"]}
+    delivery = (await clinic.api.get(f"/api/commands/{found['commandId']}", params=position)).json()["delivery"]
+
+    assert again.status_code == 200, again.text
+    assert (again.json()["status"], again.json()["attempt"]) == ("queued", 2)
+    assert twice.headers["Carespine-Outcome"] == "unchanged"
+    assert (delivery["status"], delivery["attempt"]) == ("logged", 2)
+    assert [one["state"] for one in delivery["witnesses"]] == ["logged", "rejected", "logged"]
+    left = datetime.fromisoformat(delivery["deadline"]) - datetime.now(UTC)
+    assert timedelta(hours=23, minutes=58) < left <= timedelta(hours=24)
+
+
+async def test_what_may_have_been_done_needs_a_word_more(clinic: Clinic) -> None:
+    found = await queued(clinic)
+    path = f"/api/units/{clinic.unit_id}/commands/{found['commandId']}/retry"
+    await report(clinic, found["commandId"], applied=False, code="outcome_unknown")
+
+    problem(await clinic.api.post(path), 409, "outcome_unknown")
+    assert (await clinic.api.post(path, json={"confirm": True})).json()["attempt"] == 2
+    unknown = f"/api/units/{clinic.unit_id}/commands/{found['commandId'][:-1]}0/retry"
+    problem(await clinic.api.post(unknown), 404, "unit_command_not_found")
+
+
+async def test_a_full_mailbox_says_so_until_there_is_room(clinic: Clinic) -> None:
+    limits = {"zone": "UTC", "currency": "EUR", "mailboxLimit": 2}
+    answer = await clinic.api.put(f"/api/units/{clinic.unit_id}/settings", json=limits)
+    assert answer.status_code == 200, answer.text
+    first, _ = await queued(clinic), await queued(clinic)
+    path = f"/api/units/{clinic.unit_id}/commands"
+
+    assert problem(await clinic.api.post(path, json={"type": "ping"}), 409, "mailbox_full")["about"] == {"limit": "2"}
+    await report(clinic, first["commandId"], applied=True)
+    assert (await clinic.api.post(path, json={"type": "ping"})).status_code == 201
+
+
+async def test_a_key_that_could_be_a_sentence_is_not_taken(clinic: Clinic) -> None:
+    path = f"/api/units/{clinic.unit_id}/commands"
+    for key in ("two words", "", "x" * 81):
+        problem(await clinic.api.post(path, json={"type": "ping", "supersedeKey": key}), 400, "validation_failed")
+
+
+async def queued(clinic: Clinic, **more: object) -> JsonObject:
+    """A command left for the clinic: what its status says once it can be seen."""
+    order = {"type": "orders.place", "payload": {"code": "24323-8"}, **more}
+    answer = await clinic.api.post(f"/api/units/{clinic.unit_id}/commands", json=order)
     assert (answer.status_code, answer.json()["status"]) == (201, "queued")
     position = {"position": answer.headers["Carespine-Position"]}
     found: JsonObject = (await clinic.api.get(answer.headers["Location"], params=position)).json()
@@ -184,4 +280,14 @@ def acknowledged(clinic: Clinic, position: int) -> None:
             "INSERT INTO unit_sessions (unit_id, epoch, bridge, connected, acked_position) "
             "VALUES (%s, 1, 'bridge', true, %s)",
             (clinic.unit_id, position),
+        )
+
+
+def received(clinic: Clinic, unit_command_id: str, *, epoch: int) -> None:
+    """The clinic's agent has acknowledged it in this session, as its bridge writes it."""
+    with psycopg.connect(clinic.network.installed.postgres_url, autocommit=True) as database:
+        database.execute(
+            "INSERT INTO unit_command_deliveries (unit_id, unit_command_id, attempt, epoch, sent_at, received_at) "
+            "VALUES (%s, %s, 1, %s, now(), now())",
+            (clinic.unit_id, unit_command_id, epoch),
         )

@@ -13,6 +13,8 @@ from contracts.unit_command import (
     UnitCommandExpired,
     UnitCommandQueued,
     UnitCommandRejected,
+    UnitCommandRetried,
+    UnitCommandSuperseded,
 )
 from projections import unit_commands
 from tests.projections.facts import MORNING, NORTH, new_id
@@ -30,7 +32,7 @@ def queued(unit_command_id: UUID | None = None) -> UnitCommandQueued:
     )
 
 
-async def shown(side: ReadSide, unit_command_id: UUID) -> unit_commands.UnitCommand:
+async def shown(side: ReadSide, unit_command_id: UUID) -> unit_commands.UnitCommandWithHistory:
     async with side.asking(NORTH) as connection:
         found = await unit_commands.by_id(connection, unit_command_id)
     assert found is not None
@@ -87,3 +89,40 @@ async def test_a_units_commands_are_listed_newest_first(side: ReadSide) -> None:
     listed = [one.id for one in [*first.items, *rest.items]]
     assert listed == [one.unit_command_id for one in reversed(asked)]
     assert len(still.items) == 4
+
+
+async def test_one_that_is_tried_again_is_open_again_and_its_history_is_kept(side: ReadSide) -> None:
+    asked = queued()
+    who = asked.unit_command_id
+    until = MORNING + timedelta(hours=9)
+    await side.write(
+        NORTH,
+        asked,
+        UnitCommandRejected(unit_command_id=who, unit_id=NORTH, code="no_bed", result={"beds": 0}),
+        UnitCommandRetried(unit_command_id=who, unit_id=NORTH, attempt=2, deadline=until),
+    )
+    again = await shown(side, who)
+    assert (again.status, again.attempt, again.deadline) == ("queued", 2, until)
+    assert (again.code, again.result, again.settled_at) == (None, None, None)
+    await side.write(NORTH, UnitCommandExpired(unit_command_id=who, unit_id=NORTH))
+    _, last = await side.write(NORTH, UnitCommandApplied(unit_command_id=who, unit_id=NORTH, late=True))
+    history = (await shown(side, who)).history
+    assert [(one["state"], one["attempt"], one["by"]) for one in history] == [
+        ("logged", 1, "event store"),
+        ("rejected", 1, "unit"),
+        ("logged", 2, "event store"),
+        ("expired", 2, "deadline"),
+        ("applied", 2, "unit"),
+    ]
+    assert [one.get("code") for one in history] == [None, "no_bed", None, None, None]
+    assert [one.get("late") for one in history] == [None, None, None, None, True]
+    assert history[-1]["position"] == last
+
+
+async def test_a_superseded_command_names_the_newer_one(side: ReadSide) -> None:
+    older, newer = (queued().model_copy(update={"supersede_key": "rota"}) for _ in range(2))
+    who, by = older.unit_command_id, newer.unit_command_id
+    await side.write(NORTH, older, newer, UnitCommandSuperseded(unit_command_id=who, unit_id=NORTH, by=by))
+    found = await shown(side, who)
+    assert (found.status, found.superseded_by, found.supersede_key) == ("superseded", by, "rota")
+    assert found.history[-1]["by"] == "newer command"
