@@ -167,20 +167,27 @@ def patient_summary(db: sqlite3.Connection, patient_id: str) -> Json | None:
     )
     return {
         **_patient(row),
-        "encounters": [
-            _present(
-                id=visit["encounter_id"],
-                encounterClass=visit["encounter_class"],
-                department=visit["department"],
-                status=visit["status"],
-                acuity=visit["acuity"],
-                room=visit["room"],
-                arrivedAt=visit["arrived_at"],
-            )
-            for visit in visits
-        ],
+        "encounters": [_encounter(visit) for visit in visits],
         "queueEntries": site_queues.places_of(db, patient_id),
     }
+
+
+def encounter_summary(db: sqlite3.Connection, encounter_id: str) -> Json | None:
+    """A visit, open or over; None when the unit's feed has told of no such visit."""
+    row = db.execute("SELECT * FROM encounters WHERE encounter_id = ?", (encounter_id,)).fetchone()
+    return None if row is None else _encounter(row)
+
+
+def _encounter(row: sqlite3.Row) -> Json:
+    return _present(
+        id=row["encounter_id"],
+        encounterClass=row["encounter_class"],
+        department=row["department"],
+        status=row["status"],
+        acuity=row["acuity"],
+        room=row["room"],
+        arrivedAt=row["arrived_at"],
+    )
 
 
 def _patient(row: sqlite3.Row) -> Json:
