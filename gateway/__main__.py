@@ -12,6 +12,7 @@ from gateway.measures import Measures
 from gateway.positions import Positions
 from gateway.routes import health
 from gateway.routes.dead_letters import Desk
+from gateway.routes.unit_credentials import Access
 from infra.broker import topology
 from infra.broker.publisher import Publisher
 from infra.broker.replies import ReplyBox
@@ -21,13 +22,14 @@ from infra.process import Process, run
 from infra.sealing import MasterKey, Sealer
 from infra.settings import Keys
 from infra.tokens import Verifier
+from infra.unit_credentials import Exchange, Revocations
+from infra.unit_keys import EnrolmentCodes
 
 
 async def main(process: Process) -> None:
     """Build, run until told to stop, close in reverse."""
     settings = process.settings
     measures = Measures(process.metrics)
-    callers = Callers(Verifier(settings.keys.verifying()), turned_away=measures.turned_away)
     broker_url = settings.rabbitmq.url.get_secret_value()
     postgres_url = settings.postgres.url.get_secret_value()
     enter = process.closing.enter_async_context
@@ -38,6 +40,14 @@ async def main(process: Process) -> None:
     desk = pool(postgres_url, role="desk", smallest=0, largest=3)
     await desk.open(wait=False)
     process.closing.push_async_callback(desk.close)
+    revocations = Revocations(reading)
+    process.tasks.create_task(revocations.watch(), name="revocations")
+    callers = Callers(
+        Verifier(settings.keys.verifying()),
+        turned_away=measures.turned_away,
+        forbid=revocations.forbid,
+        certificate_header=settings.units.certificate_header,
+    )
     positions = Positions(reading)
     process.closing.push_async_callback(positions.close)
     publisher = await enter(Publisher(broker_url, name=f"{process.instance}.publish", on_confirmed=measures.confirmed))
@@ -49,19 +59,26 @@ async def main(process: Process) -> None:
     partitioning = Partitioning(reading, partitions)
     process.ready.check("partitions", partitioning.trouble)
     process.tasks.create_task(partitioning.look(), name="partitioning")
+    intake = Intake(
+        publisher, replies, partitions=partitions, accepted=measures.accepted, not_accepted=measures.not_accepted
+    )
+    signing = settings.keys.token_private_key
+    private_key = signing.get_secret_value() if signing is not None else None
     app = application(
         Parts(
             callers=callers,
-            intake=Intake(
-                publisher,
-                replies,
-                partitions=partitions,
-                accepted=measures.accepted,
-                not_accepted=measures.not_accepted,
-            ),
+            intake=intake,
             calls=Calls(publisher, replies, called=measures.called),
             questions=Questions(callers, reading, positions, partitions=partitions),
             desk=Desk(callers, desk, _sealer(settings.keys)),
+            access=Access(
+                callers=callers,
+                intake=intake,
+                positions=positions,
+                exchange=Exchange(reading, private_key, token_seconds=settings.units.token_seconds),
+                codes=EnrolmentCodes(private_key) if private_key is not None else None,
+                settings=settings.units,
+            ),
             measures=measures,
             body_limit=settings.work.body_limit,
             version=process.health.version,

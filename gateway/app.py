@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route, compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.envelope import Json
-from gateway import calls, commands
+from gateway import calls, commands, unit_proofs
 from gateway.answers import json_answer
 from gateway.asking import Questions
 from gateway.callers import Callers
@@ -29,7 +29,7 @@ from gateway.openapi import command_answers, describe, json_body, path_parameter
 from gateway.passage import passage
 from gateway.problems import KINDS, Kind, Problem, bug, invalid, trouble
 from gateway.routes import commands as command_status
-from gateway.routes import dead_letters, encounters, operations, patients, queues, units
+from gateway.routes import dead_letters, encounters, operations, patients, queues, unit_credentials, units
 from gateway.routes.dead_letters import Desk
 from infra.broker.errors import BrokerUnavailable
 from infra.database import DatabaseUnavailable
@@ -45,6 +45,7 @@ class Parts:
     calls: Calls
     questions: Questions
     desk: Desk
+    access: unit_credentials.Access
     measures: Measures
     body_limit: int
     version: str
@@ -71,7 +72,8 @@ def application(parts: Parts) -> ASGIApp:
     found: list[BaseRoute] = app.router.routes
     found += [route_of(row, parts.callers, parts.intake) for row in commands.ROWS]
     found += [command_status.any_command(parts.callers, parts.intake), calls.route(parts.callers, parts.calls)]
-    for place in (patients, encounters, queues, units, command_status, operations):
+    found += unit_credentials.UnitAccounts(parts.access).routes()
+    for place in (patients, encounters, queues, units, unit_credentials, command_status, operations):
         app.include_router(place.router(parts.questions))
     app.include_router(dead_letters.router(parts.desk))
     found += parts.health
@@ -184,6 +186,7 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 _BY_HAND: Final[Mapping[str, Json]] = {
+    **unit_proofs.OPERATIONS,
     "POST /api/commands": {
         "x-command": True,
         "tags": ["commands"],

@@ -11,8 +11,8 @@ from typing import Final
 from contracts.identity import PEOPLE, Actor, Role
 from contracts.ids import UNIT_ID
 from gateway.passage import Passage
-from gateway.problems import Problem, invalid_field, unauthenticated
-from infra.tokens import InvalidToken, Verifier
+from gateway.problems import RETRY_AFTER, Problem, invalid_field, unauthenticated
+from infra.tokens import Claims, InvalidToken, Verifier
 
 READERS: Final = PEOPLE | {Role.UNIT}
 """Who may look at a unit's patients, visits and queues."""
@@ -31,10 +31,21 @@ _DETAILS: Final = {
 class Callers:
     """Turns bearer tokens into actors."""
 
-    def __init__(self, verifier: Verifier, *, turned_away: Callable[[str], None] = lambda reason: None) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        *,
+        turned_away: Callable[[str], None] = lambda reason: None,
+        forbid: Callable[[Claims], str | None] = lambda claims: None,
+        certificate_header: str | None = None,
+    ) -> None:
         self._verifier = verifier
         self._turned_away = turned_away
         """Told why, each time somebody is not let in."""
+        self._forbid = forbid
+        """Why a unit's token is not good any more; None when it is (`infra.unit_credentials.Revocations`)."""
+        self._certificate_header = certificate_header.lower().encode() if certificate_header else None
+        """Where a proxy names the unit of a client certificate; None: none is asked for."""
 
     def actor(self, asked: Passage) -> Actor:
         """The bearer of the request's token, or Problem 401."""
@@ -52,7 +63,31 @@ class Callers:
             self._turned_away(why.code)
             code = "token_expired" if why.code == "expired" else "token_invalid"
             raise unauthenticated(code, _DETAILS.get(why.code, "It cannot be read.")) from None
+        if claims.role is Role.UNIT:
+            self._unit(asked, claims)
         return Actor.model_construct(subject=claims.sub, role=claims.role, unit=claims.unit)
+
+    def certified(self, asked: Passage, unit_id: str) -> None:
+        """Problem 403 when a client certificate is asked for, and the request came with another unit's, or none."""
+        if self._certificate_header is None:
+            return
+        if asked.headers.get(self._certificate_header, b"").decode("latin-1") != unit_id:
+            self._turned_away("certificate")
+            raise Problem("certificate_not_this_unit", "Use the certificate that was issued for this unit.")
+
+    def _unit(self, asked: Passage, claims: Claims) -> None:
+        """What a unit's token has to pass besides."""
+        self.certified(asked, claims.unit or "")
+        match self._forbid(claims):
+            case None:
+                return
+            case "revocations_not_known":
+                raise Problem(
+                    "database_unavailable", "Whether the token was revoked is not known yet.", headers=RETRY_AFTER
+                )
+            case _:
+                self._turned_away("revoked")
+                raise unauthenticated("token_revoked", "Get a new token; a revoked key has to be enrolled anew.")
 
 
 def allow(actor: Actor, roles: Set[Role]) -> None:

@@ -57,6 +57,7 @@ class ProblemDocument(Model):
     about: dict[str, str] | None = None
     command_id: str | None = None
     dead_letter_id: str | None = None
+    server_time: str | None = Field(None, description="With refused assertions: our clock.")
     limit: int | None = Field(None, description="With `body_too_large`: how many bytes are taken.")
     unit_code: str | None = Field(None, description="With `unit_call_failed`: why, in the unit's words.")
 
@@ -78,6 +79,7 @@ _PROBLEMS: Final[Mapping[int, tuple[str, str]]] = {
     413: ("The body is too large.", "body_too_large"),
     415: ("The body is not application/json.", "unsupported_media_type"),
     422: ("The content is not acceptable, or the Idempotency-Key was used for another request.", "content_invalid"),
+    429: ("Too many were refused; wait as long as `Retry-After` says.", "too_many_attempts"),
     500: ("The command cannot be handled and is kept for an operator.", "dead_lettered"),
     502: ("The unit could not answer.", "unit_call_failed"),
     503: ("Something of ours is away; repeat in a moment.", "broker_unavailable"),
@@ -86,6 +88,9 @@ _PROBLEMS: Final[Mapping[int, tuple[str, str]]] = {
 _ALSO: Final[Mapping[tuple[str, str], Sequence[int]]] = {
     ("post", "/ops/dead-letters/{letter_id}/discard"): [409],
     ("post", "/ops/replays"): [404, 409],
+    ("post", "/api/units/{unit_id}/enrol"): [409, 422, 429],
+    ("post", "/api/units/{unit_id}/keys"): [409, 422, 429],
+    ("post", "/api/units/{unit_id}/token"): [429],
 }
 """Problems that only these operations have."""
 

@@ -38,6 +38,16 @@ KINDS: Final[Mapping[str, Kind]] = {
     "token_missing": Kind(401, "A bearer token is needed"),
     "token_invalid": Kind(401, "The bearer token is not valid"),
     "token_expired": Kind(401, "The bearer token has expired"),
+    "token_revoked": Kind(401, "The bearer token was revoked"),
+    "assertion_invalid": Kind(401, "The assertion proves nothing"),
+    "assertion_expired": Kind(401, "The assertion has expired"),
+    "assertion_early": Kind(401, "The assertion is not valid yet"),
+    "assertion_replayed": Kind(401, "The assertion was used before"),
+    "key_unknown": Kind(401, "No such key is registered"),
+    "key_revoked": Kind(401, "The key was revoked"),
+    "key_replaced": Kind(401, "The key was replaced"),
+    "unit_retired": Kind(401, "The unit has left the network"),
+    "certificate_not_this_unit": Kind(403, "The client certificate is not this unit's"),
     "not_allowed": Kind(403, "This role may not do that"),
     "other_unit": Kind(403, "This token speaks for another unit"),
     "not_found": Kind(404, "There is nothing here"),
@@ -49,19 +59,25 @@ KINDS: Final[Mapping[str, Kind]] = {
     "content_invalid": Kind(422, "The content is not acceptable"),
     "idempotency_key_reused": Kind(422, "This Idempotency-Key was used for another request"),
     "command_unknown": Kind(422, "There is no such command"),
+    "too_many_attempts": Kind(429, "Too many attempts were refused"),
     "dead_lettered": Kind(500, "The command was taken but cannot be handled; it is kept for an operator"),
     "internal_error": Kind(500, "Something is wrong on our side"),
     "unit_call_failed": Kind(502, "The unit could not answer the call"),
     "broker_unavailable": Kind(503, "Commands cannot be taken right now"),
     "database_unavailable": Kind(503, "Questions cannot be answered right now"),
     "question_too_slow": Kind(503, "The question takes too long"),
+    "outcome_pending": Kind(503, "The outcome is not known yet"),
+    "unit_keys_not_served": Kind(503, "Units' own keys are not served here"),
     "read_model_behind": Kind(503, "The read model does not know that position yet"),
     "unit_not_connected": Kind(503, "The unit is not connected"),
     "unit_call_timeout": Kind(504, "The unit did not answer in time"),
 }
 
 CONTENT_REFUSALS: Final = frozenset(
-    {"mrn_not_valid", "birth_date_in_future", "deadline_in_past", "same_department", "department_not_found"}
+    {
+        *("mrn_not_valid", "birth_date_in_future", "deadline_in_past", "same_department", "department_not_found"),
+        *("enrolment_code_not_valid", "enrolment_code_expired", "enrolment_code_used"),
+    }
 )
 """Refusals that another content of the same request would not meet; the rest are about the state of things."""
 VERSION_REFUSALS: Final = frozenset({"version_conflict"})

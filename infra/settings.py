@@ -34,6 +34,12 @@ REMEDIES: Final = {
     "LEASE_SECONDS": "seconds, at least 1",
     "BATCH_LIMIT": "a whole number of commands, at least 1",
     "BODY_LIMIT": "a whole number of bytes, at least 1024",
+    "UNREACHABLE_SECONDS": "seconds, at least 1: how long a unit may be without a link before that becomes a fact",
+    "DRAIN_SECONDS": "seconds from 0 to 20: over which a bridge that leaves lets its units go",
+    "CONNECTS_PER_SECOND": "a whole number, at least 1: what one bridge lets in",
+    "UNIT_CONNECTS_PER_MINUTE": "a whole number, at least 1: what one bridge lets in of one unit",
+    "UNIT_FRAMES_PER_SECOND": "a whole number, at least 10: what one bridge reads from one unit",
+    "UNIT_BYTES_PER_SECOND": "a whole number of bytes, at least 16384: what one bridge reads from one unit",
     "UNIT_TOKEN_SECONDS": "a whole number of seconds from 5 to 3600",
     "UNIT_URLS": "addresses of the unit link, ws:// or wss://, separated by commas",
     "CLIENT_CERTIFICATE_HEADER": "the name of an HTTP header, which the proxy sets on every request",
@@ -139,6 +145,19 @@ class UnitAccess(_Part):
     unit. None: no certificate is asked for."""
 
 
+class Links(_Part):
+    """What a bridge grants to units' links."""
+
+    unreachable_seconds: float = Field(300.0, ge=1)
+    """Without a link for so long, a unit is told to be unreachable."""
+    drain_seconds: float = Field(10.0, ge=0, le=20)
+    """Over which a bridge that leaves lets its units go; ends before the process must."""
+    connects_per_second: int = Field(1000, ge=1)
+    unit_connects_per_minute: int = Field(300, ge=1)
+    unit_frames_per_second: int = Field(500, ge=10)
+    unit_bytes_per_second: int = Field(1024 * 1024, ge=16 * 1024)
+
+
 class Settings(_Part):
     """Everything a process was told."""
 
@@ -150,6 +169,7 @@ class Settings(_Part):
     health: Listening
     keys: Keys
     work: Work
+    links: Links = Links()
     units: UnitAccess = UnitAccess()
     log_level: str = "info"
 
@@ -184,6 +204,14 @@ class Settings(_Part):
                 "token_seconds": reader.number("UNIT_TOKEN_SECONDS", 600, least=5, most=3600),
                 "urls": reader.urls("UNIT_URLS", ("ws://", "wss://")),
                 "certificate_header": reader.header("CLIENT_CERTIFICATE_HEADER"),
+            },
+            "links": {
+                "unreachable_seconds": reader.seconds("UNREACHABLE_SECONDS", 300.0, least=1.0),
+                "drain_seconds": reader.seconds("DRAIN_SECONDS", 10.0, least=0.0, most=20.0),
+                "connects_per_second": reader.number("CONNECTS_PER_SECOND", 1000, least=1),
+                "unit_connects_per_minute": reader.number("UNIT_CONNECTS_PER_MINUTE", 300, least=1),
+                "unit_frames_per_second": reader.number("UNIT_FRAMES_PER_SECOND", 500, least=10),
+                "unit_bytes_per_second": reader.number("UNIT_BYTES_PER_SECOND", 1024 * 1024, least=16 * 1024),
             },
             "log_level": reader.one_of("LOG_LEVEL", ["debug", "info", "warning", "error"], default="info"),
         }
@@ -224,7 +252,7 @@ class _Reader:
             return default
         return int(value)
 
-    def seconds(self, name: str, default: float, *, least: float) -> float:
+    def seconds(self, name: str, default: float, *, least: float, most: float | None = None) -> float:
         value = self.text(name)
         if value is None:
             return default
@@ -232,7 +260,7 @@ class _Reader:
             seconds = float(value)
         except ValueError:
             seconds = -1.0
-        if not least <= seconds < float("inf"):
+        if not least <= seconds < float("inf") or (most is not None and seconds > most):
             self.problems[name] = "is not a number in range"
             return default
         return seconds

@@ -75,7 +75,7 @@ CREATE POLICY own_unit ON {table} FOR SELECT TO carespine_gateway
 """
 
 MORE_GRANTS = """
-GRANT SELECT, INSERT, DELETE ON unit_assertions_seen TO carespine_gateway, carespine_bridge;
+GRANT SELECT, INSERT, UPDATE, DELETE ON unit_assertions_seen TO carespine_gateway, carespine_bridge;
 """
 
 
