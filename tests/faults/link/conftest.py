@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -94,17 +94,23 @@ class Scene:
     network: Network
     line: Line
     site: Site
-    units: list[str]
     folder: Path
     client: httpx.AsyncClient
+    units: list[str] = field(default_factory=list)
     account: Account = field(default_factory=Account)
     agents: Started | None = None
-    database: Database = field(init=False)
+    _database: Database | None = None
 
     @property
     def stores(self) -> dict[str, Path]:
         """Each agent's own disk."""
         return {unit_id: self.folder / unit_id / "agent.db" for unit_id in self.units}
+
+    @property
+    def database(self) -> Database:
+        """The auditor's own connection."""
+        assert self._database is not None
+        return self._database
 
     def token(self, unit_id: str, *, ttl: int = 3600) -> str:
         """A unit's own token."""
@@ -129,9 +135,26 @@ class Scene:
         self.agents = self.agents or agents
         return agents
 
+    async def register(self, units: list[str]) -> None:
+        """The scene's units from here on."""
+        self.units = units
+        operator = self.network.installed.token(Role.OPS)
+        for unit_id in units:
+            answer = await self.client.post(
+                f"{self.network.gateway}/api/units",
+                json={"unitId": unit_id, "name": "A clinic"},
+                headers={"Authorization": f"Bearer {operator}", "Prefer": "wait=30"},
+            )
+            assert answer.status_code in (200, 201), answer.text
+
+    def close(self) -> None:
+        """Let go of the auditor's connection."""
+        if self._database is not None:
+            self._database.close()
+
     async def look_again(self) -> None:
         """Open the auditor's own connection, anew when the database was away."""
-        self.database = await asyncio.to_thread(psycopg.connect, self.network.installed.postgres_url, autocommit=True)
+        self._database = await asyncio.to_thread(psycopg.connect, self.network.installed.postgres_url, autocommit=True)
 
     async def linked(self) -> None:
         """Every unit has a live session."""
@@ -185,7 +208,7 @@ class Scene:
         return made
 
     async def _until_taken(
-        self, url: str | Callable[[], str], body: dict[str, object], token: Callable[[], str], key: str
+        self, url: str | Callable[[], str], body: Mapping[str, object], token: Callable[[], str], key: str
     ) -> dict[str, str]:
         deadline = asyncio.get_running_loop().time() + SETTLE
         told = "nothing"
@@ -259,6 +282,26 @@ class Scene:
         await eventually(lambda: projected(self.database), within=SETTLE, what="the read side caught up")
         await balanced(lambda: wrong_with_feed(self.database, self.stores), within=SETTLE)
 
+    def runs_at(self, unit_id: str) -> int:
+        """How many commands the unit's site was asked to execute."""
+        return sum(run.unit_id == unit_id for run in self.site.runs)
+
+    def acknowledged_at(self, unit_id: str) -> int:
+        """How far the unit has said that the feed is on its disk."""
+        row = self.database.execute(
+            "SELECT acked_position FROM unit_sessions WHERE unit_id = %s", (unit_id,)
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def feed(self, unit_id: str) -> list[int]:
+        """The positions of everything that has happened at the unit, as far as it is visible."""
+        rows = self.database.execute(
+            "SELECT e.position FROM events e JOIN projection_checkpoints c USING (partition) "
+            "WHERE e.unit_id = %s AND e.position <= c.position ORDER BY e.position",
+            (unit_id,),
+        )
+        return [position for (position,) in rows]
+
     def statuses(self) -> dict[str, str]:
         """Where each command to these units stands."""
         rows = self.database.execute(
@@ -277,23 +320,15 @@ async def scene(network: Network, tmp_path: Path) -> AsyncIterator[Scene]:
             network,
             await closing.enter_async_context(Line(url_of(network.bridges[0]))),
             await closing.enter_async_context(site_system()),
-            [f"clinic-{number}-{letter}" for letter in "abc"],
             tmp_path,
             await closing.enter_async_context(httpx.AsyncClient(timeout=10, trust_env=False)),
         )
         await one.look_again()
         try:
-            operator = network.installed.token(Role.OPS)
-            for unit_id in one.units:
-                answer = await one.client.post(
-                    f"{network.gateway}/api/units",
-                    json={"unitId": unit_id, "name": "A clinic"},
-                    headers={"Authorization": f"Bearer {operator}", "Prefer": "wait=30"},
-                )
-                assert answer.status_code in (200, 201), answer.text
+            await one.register([f"clinic-{number}-{letter}" for letter in "abc"])
             yield one
         finally:
-            one.database.close()
+            one.close()
             for process in list(network.installed.started.values()):
                 if process.module == "unit_agent" and process.running():
                     process.thaw()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -17,16 +18,18 @@ from unit_agent.link_state import Shared
 
 
 @asynccontextmanager
-async def resident_agents(scene: Scene) -> AsyncIterator[dict[str, Shared]]:
-    """Agents for the scene's units while the block lasts, by unit."""
+async def resident_agents(
+    scene: Scene, *, folder: Path | None = None, credentials: Mapping[str, Path] | None = None
+) -> AsyncIterator[dict[str, Shared]]:
+    """Agents for the scene's units while the block lasts, by unit; `credentials` are files that somebody renews."""
     async with AsyncExitStack() as closing:
         agents = {}
         for unit_id in scene.units:
             options = Options(
                 url=scene.line.url,
-                credential=Credential(scene.token(unit_id)),
+                credential=Credential(f"@{credentials[unit_id]}" if credentials else scene.token(unit_id)),
                 unit_id=unit_id,
-                folder=scene.folder / unit_id,
+                folder=(folder or scene.folder) / unit_id,
                 http_port=0,
                 webhook=f"{scene.site.url}/{unit_id}",
             )

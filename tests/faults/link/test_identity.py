@@ -1,0 +1,66 @@
+"""Two agents with one identity, and credentials that run out in the middle of a frame."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.faults.link.conftest import Scene
+from tests.faults.link.resident import resident_agents
+from tests.kit.lines import Limits
+from tests.kit.waiting import eventually
+
+pytestmark = pytest.mark.timeout(240)
+
+TOKEN_SECONDS = 6
+
+
+async def test_two_agents_with_one_identity_do_everything_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The site tells repeats by the command's id, as any site has to that two agents work for."""
+    monkeypatch.setattr("unit_agent.reconnect.LONGEST", 1.0)
+    async with resident_agents(scene) as ours:
+        await scene.linked()
+        async with scene.busy(repeats=True):
+            async with resident_agents(scene, folder=scene.folder / "twin") as twins:
+                await eventually(
+                    lambda: all(one.state.sessions for one in twins.values()), what="the twins have taken over"
+                )
+                before = {unit_id: one.state.sessions for unit_id, one in ours.items()}
+                await eventually(
+                    lambda: all(one.state.sessions > before[unit_id] for unit_id, one in ours.items()),
+                    what="and lost it again",
+                )
+                await scene.executed(10)
+            await scene.executed(5)
+
+
+async def test_a_token_that_runs_out_in_the_middle_of_a_frame_loses_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unit_agent.reconnect.LONGEST", 1.0)
+    credentials = {unit_id: scene.folder / f"{unit_id}.token" for unit_id in scene.units}
+    for unit_id, file in credentials.items():
+        file.write_text(scene.token(unit_id))
+    async with resident_agents(scene, credentials=credentials) as agents:
+        await scene.linked()
+        async with scene.busy():
+            for unit_id, file in credentials.items():
+                file.write_text(scene.token(unit_id, ttl=TOKEN_SECONDS))
+            over = datetime.now(UTC).timestamp() + TOKEN_SECONDS
+            scene.line.limits = lambda: Limits(up=2500, hold=True)
+            scene.line.cut()
+            await eventually(
+                lambda: scene.line.held >= len(agents), what="a frame of each unit stands half on the wire"
+            )
+            await eventually(lambda: datetime.now(UTC).timestamp() > over, what="the tokens have run out")
+            scene.line.limits = Limits
+            scene.line.release()
+            scene.line.cut()
+            await eventually(
+                lambda: all(agent.state.why == "http_401" for agent in agents.values()),
+                what="nobody is let in with what has run out",
+            )
+            for unit_id, file in credentials.items():
+                file.write_text(scene.token(unit_id))
+            await scene.executed(10)
