@@ -23,7 +23,7 @@ from contracts.model import Instant, Model
 MAX_FRAME_BYTES: Final = 64 * 1024
 """Of a frame up."""
 MOST_DEPARTMENTS: Final = 50
-TOKEN_PREFIX: Final = "bearer."
+TOKEN_OFFER: Final = "bearer."  # noqa: S105 - what stands before it
 """A browser cannot set headers, so it offers its token as a second subprotocol: `bearer.<token>`."""
 
 
@@ -239,7 +239,9 @@ class Welcome(Model):
     unit_id: UnitId
     partition: int
     position: int
-    """Where the portal stands now; `<partition>:<position>` is a `Carespine-Position` for reading over HTTP."""
+    """Where the portal stands: what it said in hello if something was missed, else now. `<partition>:<position>` is a
+    `Carespine-Position` for reading over HTTP.
+    """
     topics: list[Topic]
     denied: list[Topic]
     """Asked for, and not for this role."""
@@ -329,7 +331,7 @@ CLOSINGS: Final[dict[CloseCode, Closing]] = {
         Closing(CloseCode.NOT_THE_PROTOCOL, "a frame was not the protocol's", False, "update the portal"),
         Closing(CloseCode.TOKEN_NOT_VALID, "the token has expired", True, "get a new token, then reconnect"),
         Closing(CloseCode.CREDENTIAL_REVOKED, "the role's portals were revoked", False, "sign in again"),
-        Closing(CloseCode.NOT_ALLOWED, "not for this role, account or unit", False, "ask for a unit and topics of yours"),
+        Closing(CloseCode.NOT_ALLOWED, "not for this role, account or unit", False, "ask for what is yours"),
         Closing(CloseCode.UNIT_NOT_FOUND, "no such unit is registered, or it was retired", False, "name another unit"),
         Closing(CloseCode.HELLO_TIMEOUT, "no hello came, or no sign of life", True, "say hello first, answer pings"),
         Closing(CloseCode.FRAME_TOO_LARGE, "a frame was larger than allowed", True, "send smaller frames"),

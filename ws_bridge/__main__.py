@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 
 from contracts.frames import PORTAL_SUBPROTOCOL, SUBPROTOCOL
 from infra.broker import topology
 from infra.broker.inbox import Inbox
 from infra.broker.publisher import Publisher
+from infra.broker.replies import ReplyBox
 from infra.database import DatabaseUnavailable, pool
+from infra.portals.hub import Hub
+from infra.portals.log import PostgresPortalLog
 from infra.process import Process, run
 from infra.sealing import MasterKey, Sealer
 from infra.tokens import Verifier
 from ws_bridge.admission import PORTAL_PATH, UNIT_PATH, Door
 from ws_bridge.catch_up import READERS, CatchUp
 from ws_bridge.deliveries import Deliveries
+from ws_bridge.entrance import Entrance
 from ws_bridge.hosting import Bridge, UnitHost
 from ws_bridge.links import Links
 from ws_bridge.live_calls import LiveCalls
+from ws_bridge.portals.commands import PortalCommands
+from ws_bridge.portals.door import PortalDoor
+from ws_bridge.portals.host import PortalHost
+from ws_bridge.presence import Presence
 from ws_bridge.server import Place, serving
 from ws_bridge.submissions import Submissions
 from ws_bridge.unit_sessions import UnitSessions
@@ -33,7 +43,7 @@ async def main(process: Process) -> None:
     broker_url = settings.rabbitmq.url.get_secret_value()
     verifier = Verifier(settings.keys.verifying())
     sealer = Sealer(MasterKey(settings.keys.sealing()))
-    database = pool(settings.postgres.url.get_secret_value(), role="bridge", smallest=1, largest=READERS + 3)
+    database = pool(settings.postgres.url.get_secret_value(), role="bridge", smallest=1, largest=READERS + 6)
     await database.open(wait=False)
     process.closing.push_async_callback(database.close)
 
@@ -57,34 +67,61 @@ async def main(process: Process) -> None:
         calls=calls,
         metrics=metrics,
     )
+    presence = Presence(
+        database,
+        publisher,
+        metrics,
+        partitions=settings.work.partitions,
+        unreachable_seconds=settings.links.unreachable_seconds,
+        well_for=sessions.well_for,
+    )
     process.ready.check("inbox", inbox.ready)
     process.ready.check("broker", publisher.ready)
     process.ready.check("sessions", sessions.ready)
     process.ready.check("log", catch_up.ready)
 
     door = Door(verifier, metrics)
-    units = UnitHost(bridge)
+    entrance = Entrance(
+        metrics,
+        asyncio.get_running_loop().time,
+        a_second=settings.links.connects_per_second,
+        of_a_unit_a_minute=settings.links.unit_connects_per_minute,
+    )
+    units = UnitHost(
+        bridge,
+        frames_a_second=settings.links.unit_frames_per_second,
+        bytes_a_second=settings.links.unit_bytes_per_second,
+    )
+    hub = Hub(PostgresPortalLog(database), broker_url, instance=process.instance, metrics=metrics)
+    await enter(hub.inbox)
+    replies = await enter(ReplyBox(broker_url, instance=process.instance))
+    commands = PortalCommands(publisher, replies, metrics, partitions=settings.work.partitions)
+    portals, portal_door = PortalHost(hub, commands, verifier, metrics), PortalDoor(verifier, metrics)
+    process.ready.check("portals", hub.inbox.ready)
     places = {
-        UNIT_PATH: Place(SUBPROTOCOL, door.look, units.host),
-        PORTAL_PATH: Place(PORTAL_SUBPROTOCOL, door.look, units.host),  # not served yet: nobody gets past this look
+        UNIT_PATH: Place(SUBPROTOCOL, entrance.one_unit(door.look), units.host),
+        PORTAL_PATH: Place(PORTAL_SUBPROTOCOL, portal_door.look, portals.host),
     }
     start = process.tasks.create_task
     start(topology.keep_declaring(broker_url, partitions=settings.work.partitions), name="topology")
     start(sessions.keep_opening(), name="hellos")
     start(sessions.keep_writing(), name="sessions")
     start(sessions.keep_renewing(links, deliveries.resumed), name="leases")
+    start(presence.watch(), name="presence")
     start(catch_up.sweep(), name="sweep")
     start(look_after(links, metrics), name="upkeep")
+    start(hub.run(), name="portals")
+    start(portals.look_after(), name="portals-upkeep")
     for number in range(READERS):
         start(catch_up.read(), name=f"reader-{number}")
 
-    async with serving(places, settings.bridge) as (server, url):
+    async with serving(places, entrance, settings.bridge) as (server, url):
         log.info("listening", url=f"{url}{UNIT_PATH}")
         process.started()
         await process.stopping.wait()
-        door.closed = True
+        entrance.leaving = door.closed = portal_door.closed = True
+        await asyncio.gather(leave(links, settings.links.drain_seconds), portals.leave())
         server.close(close_connections=False)
-        await leave(links)
     try:  # now that every connection's handler has said what its session came to
         await sessions.flush()
     except DatabaseUnavailable:

@@ -38,8 +38,6 @@ class Door:
     def look(self, connection: ServerConnection, request: Request) -> Response | None:
         """None lets the visitor in."""
         path = request.path.partition("?")[0]
-        if path == PORTAL_PATH:
-            return problem(501, "not_implemented", "Portals are not served yet; read over HTTP.")
         if path != UNIT_PATH:
             return problem(404, "not_found", f"Units connect to {UNIT_PATH}.")
         if self.closed:

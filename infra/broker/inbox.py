@@ -37,12 +37,15 @@ class Inbox(Reconnecting):
         instance: str,
         on_delivery: OnDelivery,
         on_gap: Callable[[], None] | None = None,
+        kind: str = "bridge",
+        binding: Callable[[str], str] = routing.unit_binding,
     ) -> None:
         """`on_gap` is called after every reconnect but the first connect: something may have been missed for any
-        unit.
+        unit. `kind` begins the queue's name; `binding` says which of a unit's messages come here.
         """
-        super().__init__(url, name=f"bridge.{instance}")
-        self._base = f"bridge.{instance}"
+        super().__init__(url, name=f"{kind}.{instance}")
+        self._base = f"{kind}.{instance}"
+        self._binding = binding
         self._on_delivery = on_delivery
         self._on_gap = on_gap
         self._wanted: set[str] = set()
@@ -126,15 +129,15 @@ class Inbox(Reconnecting):
         *unanswered, last = units
         for unit_id in unanswered:
             await channel.rpc.queue_bind(
-                queue, routing.EVENTS, routing.unit_binding(unit_id), nowait=True, timeout=BIND_TIMEOUT
+                queue, routing.EVENTS, self._binding(unit_id), nowait=True, timeout=BIND_TIMEOUT
             )
-        await channel.rpc.queue_bind(queue, routing.EVENTS, routing.unit_binding(last), timeout=BIND_TIMEOUT)
+        await channel.rpc.queue_bind(queue, routing.EVENTS, self._binding(last), timeout=BIND_TIMEOUT)
         self._bound.update(units)
         self._tell(units, None)
 
     async def _unbind(self, channel: Channel, queue: str, units: list[str]) -> None:
         for unit_id in units:
-            await channel.rpc.queue_unbind(queue, routing.EVENTS, routing.unit_binding(unit_id), timeout=BIND_TIMEOUT)
+            await channel.rpc.queue_unbind(queue, routing.EVENTS, self._binding(unit_id), timeout=BIND_TIMEOUT)
 
     def _came_up(self) -> None:
         self._up.set()

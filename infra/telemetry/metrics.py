@@ -175,7 +175,11 @@ class Metrics:
     # Units
     @cached_property
     def units(self) -> Gauge:
-        return self._gauge("units", "Units by state: connected, catching_up, away, suspended", "state")
+        return self._gauge(
+            "units",
+            "Links by state (connected, catching_up, unleased), units in the network (unreachable, contested)",
+            "state",
+        )
 
     @cached_property
     def unit_connections(self) -> Gauge:
@@ -192,6 +196,17 @@ class Metrics:
     @cached_property
     def unit_closes(self) -> Counter:
         return self._counter("unit_closes", "Links closed", "code")
+
+    @cached_property
+    def connects_turned_away(self) -> Counter:
+        """reason: leaving, rate, unit_rate."""
+        return self._counter(
+            "connects_turned_away", "Connections told to come back later, before the upgrade", "reason"
+        )
+
+    @cached_property
+    def unit_throttled(self) -> Counter:
+        return self._counter("unit_throttled", "Links that were read from more slowly, for sending too much")
 
     @cached_property
     def unit_feed_lag_seconds(self) -> Histogram:

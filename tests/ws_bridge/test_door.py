@@ -47,7 +47,7 @@ async def test_only_a_unit_s_own_valid_token_gets_in(bridge: Started, bridges: B
 
 async def test_other_paths_and_protocols_are_told_what_is_here(bridge: Started, bridges: Bridges) -> None:
     token = bridges.token(UNIT)
-    assert (await turned_away(url_of(bridge, "/portal"), token))[:2] == (501, "not_implemented")
+    assert (await turned_away(url_of(bridge, "/portal"), token))[:2] == (403, "not_allowed")
     assert (await turned_away(url_of(bridge, "/elsewhere"), token))[:2] == (404, "not_found")
     assert (await turned_away(url_of(bridge), token, subprotocol="mqtt"))[:2] == (400, "subprotocol_missing")
 

@@ -1,0 +1,155 @@
+"""Staff at their portals, through every process: what happens over HTTP is on the screen, to whom it is meant."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from contracts.identity import Role
+from infra.services.launcher import Services
+from tests.gateway.conftest import arrival, person
+from tests.kit.brokers import fresh_virtual_host
+from tests.kit.databases import fresh_database
+from tests.kit.portals import Portal
+from tests.kit.processes import Installation, Started, installation
+
+
+@dataclass
+class House:
+    """One of each process."""
+
+    installed: Installation
+    gateway: Started
+    bridge: Started
+
+    @property
+    def portal_url(self) -> str:
+        return f"ws://127.0.0.1:{self.bridge.environment['CARESPINE_BRIDGE_PORT']}/portal"
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.gateway.environment['CARESPINE_HTTP_PORT']}"
+
+    def portal(self, role: Role, unit: str | None, **hello: Any) -> Portal:  # Any: fields of the hello
+        return Portal(self.portal_url, self.installed.token(role, unit), **hello)
+
+    def client(self, role: Role = Role.STAFF, unit: str | None = None) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {self.installed.token(role, unit)}"}
+        return httpx.AsyncClient(base_url=self.api_url, headers=headers, timeout=30)
+
+    async def unit(self, unit_id: str) -> None:
+        async with self.client(Role.OPS) as ops:
+            answer = await ops.post("/api/units", json={"unitId": unit_id, "name": "A clinic"})
+            assert answer.status_code == 201, answer.text
+            ready = await ops.get(
+                f"/api/units/{unit_id}", headers={"Carespine-Position": answer.headers["Carespine-Position"]}
+            )
+            assert ready.status_code == 200, ready.text
+
+    async def checked_in(self, unit_id: str, department: str = "general") -> dict[str, str]:
+        async with self.client(unit=unit_id) as desk:
+            registered = await desk.post("/api/patients", json=person())
+            assert registered.status_code == 201, registered.text
+            patient_id = registered.json()["id"]
+            answer = await desk.post("/api/check-in", json=arrival(patient_id, department=department))
+            assert answer.status_code == 201, answer.text
+            return {**answer.json(), "patientId": patient_id, "position": answer.headers["Carespine-Position"]}
+
+
+@pytest.fixture(scope="module")
+def house(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """The whole way of a command, and of what became of it."""
+    with (
+        fresh_database(services.postgres_url) as postgres,
+        fresh_virtual_host(services) as rabbitmq,
+        installation(postgres, rabbitmq, tmp_path_factory.mktemp("portals")) as installed,
+    ):
+        gateway, bridge = installed.start("gateway"), installed.start("ws_bridge")
+        installed.start("command_handlers"), installed.start("projections")
+
+        async def all_ready() -> None:
+            await asyncio.gather(*(one.ready() for one in installed.started.values()))
+
+        asyncio.run(all_ready())
+        yield House(installed, gateway, bridge)
+
+
+async def test_a_check_in_over_http_is_on_the_board_and_notifies_the_clinician(house: House) -> None:
+    await house.unit("north")
+    async with house.portal(Role.DOCTOR, "north") as doctor:
+        welcome = await doctor.welcomed()
+        assert welcome["topics"] == ["notifications", "patient-status", "queue-board", "results", "units"]
+        visit = await house.checked_in("north")
+        board = await doctor.event("queue-updated")
+        assert board["data"]["change"] == "PatientEnqueued"
+        assert board["data"]["entry"]["id"] == visit["queueEntryId"]
+        assert board["data"]["entry"]["ticket"] == visit["ticket"]
+        assert board["data"]["counts"] == {
+            "waiting": 1, "called": 0, "in-service": 0, "done": 0, "no-show": 0, "left": 0, "transferred": 0,
+        }  # fmt: skip
+        note = await doctor.event("notification", encounterId=visit["encounterId"])
+        assert note["data"]["patientId"] == visit["patientId"]
+        status = await doctor.event("patient-status-changed", change="PatientArrived")
+        assert status["data"]["visit"]["status"] == "arrived"
+        positions = [event["position"] for event in doctor.events]
+        assert positions == sorted(set(positions))
+
+
+async def test_what_was_missed_while_away_is_told_once_and_in_order_on_resuming(house: House) -> None:
+    await house.unit("south")
+    async with house.portal(Role.NURSE, "south", topics=["queue-board"]) as nurse, house.client(unit="south") as desk:
+        await nurse.welcomed()
+        await house.checked_in("south")
+        await nurse.event("queue-updated", change="PatientEnqueued")
+        await nurse.close()
+        for _ in range(3):
+            await house.checked_in("south")
+        called = await desk.post("/api/queues/general/call-next", json={"counter": "3"})
+        assert called.status_code == 200, called.text
+        await nurse.resume()
+        await nurse.event("queue-updated", change="PatientCalled")
+        told = [(event["data"]["change"], event["data"]["entry"]["ticket"]) for event in nurse.events]
+        assert told == [*(("PatientEnqueued", ticket) for ticket in (1, 2, 3, 4)), ("PatientCalled", 1)]
+        assert nurse.events[-1]["data"]["entry"]["counter"] == "3"
+        assert nurse.events[-1]["data"]["counts"]["waiting"] == 3
+
+
+async def test_a_desk_calls_the_next_patient_from_its_portal_and_is_told_the_outcome(house: House) -> None:
+    await house.unit("east")
+    async with house.portal(Role.RECEPTIONIST, "east") as desk:
+        await desk.welcomed()
+        visit = await house.checked_in("east")
+        await desk.event("queue-updated", change="PatientEnqueued")
+        await desk.say(
+            {"type": "queue-update", "requestId": "r1", "action": "call-next", "payload": {"department": "general"}}
+        )
+        outcome = await desk.told("outcome", requestId="r1")
+        assert (outcome["status"], outcome["result"]["entryId"]) == ("accepted", visit["queueEntryId"])
+        called = await desk.event("queue-updated", change="PatientCalled")
+        assert called["position"] <= outcome["position"]
+        await desk.say(
+            {"type": "queue-update", "requestId": "r2", "action": "call-next", "payload": {"department": "general"}}
+        )
+        refused = await desk.told("outcome", requestId="r2")
+        assert (refused["status"], refused["code"]) == ("refused", "queue_empty")
+        await desk.say(
+            {"type": "patient-status-update", "requestId": "r3", "action": "triage",
+             "payload": {"encounterId": visit["encounterId"], "acuity": 2}}
+        )  # fmt: skip
+        declined = await desk.told("declined", requestId="r3")
+        assert declined["code"] == "not_allowed"
+    async with house.portal(Role.NURSE, "east", topics=["patient-status"]) as nurse:
+        await nurse.welcomed()
+        update = {"type": "patient-status-update", "requestId": "t", "action": "triage", "idempotencyKey": "triage-1",
+                  "payload": {"encounterId": visit["encounterId"], "acuity": 2}}  # fmt: skip
+        await nurse.say(update)
+        assert (await nurse.told("outcome", requestId="t"))["status"] == "accepted"
+        triaged = await nurse.event("patient-status-changed", change="PatientTriaged")
+        assert (triaged["data"]["visit"]["acuity"], triaged["data"]["visit"]["status"]) == (2, "triaged")
+        await nurse.say({**update, "requestId": "again"})
+        assert (await nurse.told("outcome", requestId="again"))["status"] == "unchanged"
