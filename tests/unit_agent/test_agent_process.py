@@ -88,7 +88,7 @@ async def test_commands_made_at_the_site_survive_the_agent_and_reach_the_centre_
         answer = await agent.ask(
             "POST",
             "/commands",
-            {"type": "queue.CallNext", "payload": {"department": "intake"}},
+            {"type": "encounter.CheckIn", "payload": {"patientId": str(new_id()), "department": "intake"}},
             Idempotency_Key=str(number),
         )
         assert answer.status_code == 202
