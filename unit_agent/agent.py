@@ -41,7 +41,8 @@ async def running(options: Options, *, version: str, executor: Executor | None =
     """An agent that runs while the block does. Raises StoreUnusable."""
     async with AsyncExitStack() as closing:
         store = closing.enter_context(Store(options.folder, options.unit_id, executor))
-        shared = Shared(options.unit_id, version, store, LinkState(), runnable=lambda: execution.wake())
+        state = LinkState(clock_skew=store.clock_skew)
+        shared = Shared(options.unit_id, version, store, state, runnable=lambda: execution.wake())
         execution = Execution(
             store, _connector(options, closing), now=shared.state.now, reported=shared.outbox_changed.set
         )

@@ -28,6 +28,7 @@ from contracts.frames import (
     Ping,
     Refused,
     Retry,
+    Snapshot,
     Welcome,
 )
 from unit_agent import outbox
@@ -38,6 +39,8 @@ from unit_agent.reconnect import Ended
 
 WELCOME_TIMEOUT: Final = 15.0
 CALLS_AT_ONCE: Final = 16
+PARTS_AT_ONCE: Final = 4
+"""Parts of a snapshot that may wait for the disk."""
 LOOK_AGAIN: Final = 5.0
 """Seconds after which the outbox is looked at although nobody said that there is something new."""
 ASK_EVERY: Final = 1.0
@@ -53,12 +56,20 @@ class Connection:
         self._shared = shared
         self._store = shared.store
         self._state = shared.state
-        self._link = Link(shared.unit_id, shared.store.position, agent_version=shared.version)
+        self._link = Link(
+            shared.unit_id,
+            shared.store.position,
+            agent_version=shared.version,
+            instance=shared.store.instance,
+            snapshot_beyond=shared.snapshot_beyond,
+        )
         self._group = asyncio.TaskGroup()
         self._welcome_here = asyncio.Event()
         self._facts_here = asyncio.Event()
         self._accepted_here = asyncio.Event()
-        self._facts: list[Facts] = []
+        self._facts: list[Facts | Snapshot] = []
+        self._kept = asyncio.Event()
+        """What had arrived is on disk."""
         self._accepted: list[UUID] = []
         self._resend = False
         """The centre could not take a command: all that have no answer go up again, from the first."""
@@ -131,6 +142,12 @@ class Connection:
             case Facts() as facts:
                 self._facts.append(facts)
                 self._facts_here.set()
+            case Snapshot() as part:
+                self._facts.append(part)
+                self._facts_here.set()
+                if len(self._facts) >= PARTS_AT_ONCE:  # nothing else limits how many are sent
+                    self._kept.clear()
+                    await self._kept.wait()
             case Accepted(command_id=command_id):
                 self._accepted.append(command_id)
                 self._accepted_here.set()
@@ -153,13 +170,17 @@ class Connection:
             case Bye() as bye:
                 self._bye = bye
             case _:
-                pass  # a pong, or facts that were here already
+                pass  # a pong, facts that were here already, a position that is ours
 
     async def _welcomed(self, welcome: Welcome) -> None:
         self._welcome_here.set()
         self._since = asyncio.get_running_loop().time()
         state = self._state
         state.epoch, state.head, state.clock_skew = welcome.epoch, welcome.head, self._link.clock_skew
+        with suppress(
+            sqlite3.Error
+        ):  # a disk without room keeps facts out, and says so; it does not keep the link down
+            await self._store.run(self._store.remember_skew, state.clock_skew)
         state.sessions += 1
         state.why = state.remedy = state.retry_at = None
         state.connected_at = datetime.now(UTC)
@@ -188,6 +209,7 @@ class Connection:
                 self._facts[:0] = frames
                 self._facts_here.set()
                 continue
+            self._kept.set()
             await self._say(self._link.stored(taken.position))
             self._state.last_ack = datetime.now(UTC)
             self._reached(taken.position)
@@ -195,6 +217,8 @@ class Connection:
                 self._shared.runnable()
             if taken.answered:
                 self._shared.unanswered.set()
+            if taken.reports:
+                self._shared.outbox_changed.set()
             if self._link.duplicates:
                 repeated, self._link.duplicates = self._link.duplicates, 0
                 await self._store.run(self._store.saw_duplicates, repeated)

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import structlog
 
 from contracts.envelope import Json
-from contracts.unit_command import OnReconnect
+from contracts.unit_command import OUTCOME_UNKNOWN, OnReconnect
 from unit_agent import mailbox
 from unit_agent.connectors import Connector, Declined, Done, NotDone, Unsure
 from unit_agent.mailbox import Order
@@ -103,15 +103,24 @@ class Execution:
 
     async def _execute(self, order: Order) -> None:
         code = await self._why_not(order)
-        if code is None:
-            await self._attempt(order)
-        else:
+        if code is not None:
             await self._reject(order, code)
+        elif not (order.in_doubt and await self._was_done(order)):
+            await self._attempt(order)
+
+    async def _was_done(self, order: Order) -> bool:
+        """Nobody could say whether it was done, and it may be done again: unless the site now knows that it was."""
+        answer = await self._connector.ask(order)
+        if isinstance(answer, Done):
+            await self._settle(order, answer)
+        return isinstance(answer, Done)
 
     async def _why_not(self, order: Order) -> str | None:
         """Why the command is not to be executed at all; None when it is."""
         if self._now() >= order.deadline:
             return "expired"
+        if order.erased:
+            return "erased"
         if not order.late or order.on_reconnect is OnReconnect.RUN:
             return None
         if order.on_reconnect is OnReconnect.DROP:
@@ -145,7 +154,7 @@ class Execution:
         """The agent died while this was being executed: ask, do not repeat."""
         answer = await self._until_deadline(order, lambda: self._connector.ask(order))
         if isinstance(answer, NotDone):
-            await self._store.run(mailbox.postpone, self._store.db, order)
+            await self._store.run(mailbox.postpone, self._store.db, order, self._now())
             return
         await self._settle(order, answer)
 
@@ -155,7 +164,7 @@ class Execution:
         if not isinstance(answer, NotDone):
             await self._settle(order, answer)
         elif when_not_done is None:
-            await self._store.run(mailbox.call_off, self._store.db, order, self._now())
+            await self._store.run(mailbox.postpone, self._store.db, order, self._now())
         else:
             await self._reject(order, when_not_done)
 
@@ -165,7 +174,7 @@ class Execution:
         elif isinstance(answer, Declined):
             await self._end(order, applied=False, code=answer.code, result=answer.result)
         else:
-            await self._reject(order, "outcome_unknown")
+            await self._reject(order, OUTCOME_UNKNOWN)
 
     async def _until_deadline(self, order: Order, question: Callable[[], Awaitable[T | Unsure]]) -> T | Unsure:
         """Ask until there is an answer; Unsure when there is none by the deadline."""
@@ -182,11 +191,12 @@ class Execution:
         await self._end(order, applied=False, code=code, result=None)
 
     async def _end(self, order: Order, *, applied: bool, code: str | None, result: Json | None) -> None:
-        def write() -> None:
+        def write() -> bool:
             with self._store.transaction() as db:
-                mailbox.end(db, order, applied=applied, code=code, result=result, now=self._now())
+                return mailbox.end(db, order, applied=applied, code=code, result=result, now=self._now())
 
-        await self._room.insist(lambda: self._store.run(write))
+        if not await self._room.insist(lambda: self._store.run(write)):
+            return  # tried again meanwhile: its turn comes
         log.info(
             "unit_command_applied" if applied else "unit_command_rejected",
             unit_id=order.unit_id,

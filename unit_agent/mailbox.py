@@ -3,6 +3,9 @@
 received -> executing -> applied | rejected, or called_off when the centre said so before it began. `executing` is on
 disk before the connector is called, and the outcome goes to the outbox in the transaction that ends it, so after a
 crash the one doubtful state is `executing`: `unit_agent.execution` asks about those instead of repeating them.
+
+The centre may have a command tried again. Then what was done is only reported again, what may have been done is done
+again only if somebody has confirmed it, and everything else waits once more, until the new deadline.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from uuid import UUID
 from contracts.envelope import Fact, Json
 from contracts.ids import UnitCommandId, keyed_command_id
 from contracts.unit_command import (
+    OUTCOME_UNKNOWN,
     OnReconnect,
     ReportUnitCommand,
     UnitCommandApplied,
@@ -25,6 +29,8 @@ from contracts.unit_command import (
     UnitCommandExpired,
     UnitCommandQueued,
     UnitCommandRejected,
+    UnitCommandRetried,
+    UnitCommandSuperseded,
 )
 from unit_agent import outbox
 
@@ -49,7 +55,10 @@ CREATE TABLE unit_commands (
     code TEXT,
     result TEXT,
     ended_at TEXT,
-    report_id TEXT
+    report_id TEXT,
+    attempt INTEGER NOT NULL DEFAULT 1,
+    in_doubt INTEGER NOT NULL DEFAULT 0,
+    erased INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX unit_commands_open ON unit_commands (position) WHERE state IN ('received', 'executing');
 """
@@ -59,6 +68,7 @@ _SAID: Final = {
     UnitCommandRejected.type_name(): "rejected",
     UnitCommandExpired.type_name(): "expired",
     UnitCommandCancelled.type_name(): "cancelled",
+    UnitCommandSuperseded.type_name(): "superseded",
 }
 
 
@@ -76,6 +86,13 @@ class Order:
     late: bool
     """It was queued while this agent was away."""
     attempts: int
+    """How often the site was asked to do it."""
+    attempt: int
+    """Which of the centre's attempts this is: 1, and more once it is tried again."""
+    in_doubt: bool
+    """It may have been done already, and somebody has confirmed that it may be done again."""
+    erased: bool
+    """What exactly was asked is gone: the person's key was destroyed."""
 
     @property
     def lane(self) -> str:
@@ -83,13 +100,13 @@ class Order:
         return self.patient_id or ""
 
 
-def learn(db: sqlite3.Connection, fact: Fact, *, late: bool, now: datetime) -> None:
-    """A fact of the mailbox: a new command, or what became of one."""
+def learn(db: sqlite3.Connection, fact: Fact, *, late: bool, now: datetime) -> bool:
+    """A fact of the mailbox: a new command, or what became of one. Whether there is a report in the outbox for it."""
     if fact.type == UnitCommandQueued.type_name():
         told = fact.payload
         db.execute(
             "INSERT OR IGNORE INTO unit_commands (unit_command_id, unit_id, position, type, payload, patient_id, "
-            "deadline, on_reconnect, queued_at, received_at, late) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "deadline, on_reconnect, queued_at, received_at, late, erased) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 told["unitCommandId"],
                 told["unitId"],
@@ -102,8 +119,11 @@ def learn(db: sqlite3.Connection, fact: Fact, *, late: bool, now: datetime) -> N
                 fact.recorded_at.isoformat(),
                 now.isoformat(),
                 late,
+                fact.erased,
             ),
         )
+    elif fact.type == UnitCommandRetried.type_name():
+        return _tried_again(db, fact, late=late, now=now)
     elif fact.type in _SAID:
         said = _SAID[fact.type]
         db.execute(
@@ -113,6 +133,44 @@ def learn(db: sqlite3.Connection, fact: Fact, *, late: bool, now: datetime) -> N
             "state = CASE state WHEN 'received' THEN 'called_off' ELSE state END WHERE unit_command_id = ?3",
             (said, now.isoformat(), fact.payload["unitCommandId"]),
         )
+    return False
+
+
+def _tried_again(db: sqlite3.Connection, fact: Fact, *, late: bool, now: datetime) -> bool:
+    told = fact.payload
+    row = db.execute("SELECT * FROM unit_commands WHERE unit_command_id = ?", (told["unitCommandId"],)).fetchone()
+    if row is None or told["attempt"] <= row["attempt"]:
+        return False
+    db.execute(
+        "UPDATE unit_commands SET attempt = ?, deadline = ?, position = ?, late = ?, centre = NULL "
+        "WHERE unit_command_id = ?",
+        (told["attempt"], told["deadline"], fact.position, late, told["unitCommandId"]),
+    )
+    confirmed = bool(told.get("confirmed"))
+    was_done = "applied" in (row["state"], row["centre"])
+    in_doubt = row["state"] == "rejected" and row["code"] == OUTCOME_UNKNOWN
+    if was_done or (in_doubt and not confirmed):
+        _report(db, told["unitCommandId"], now)
+        return True
+    if row["state"] != "executing":  # what is being executed goes on, with the new deadline
+        db.execute(
+            "UPDATE unit_commands SET state = 'received', runnable = 0, in_doubt = ?, code = NULL, result = NULL, "
+            "ended_at = NULL, report_id = NULL WHERE unit_command_id = ?",
+            (confirmed, told["unitCommandId"]),
+        )
+    return False
+
+
+def only_open(db: sqlite3.Connection, unit_command_ids: Collection[str], now: datetime) -> None:
+    """These are all that the centre still waits for: it has ended every other one, in whatever way."""
+    db.execute(
+        "UPDATE unit_commands SET centre = coalesce(centre, 'ended'), "
+        "code = CASE state WHEN 'received' THEN 'ended' ELSE code END, "
+        "ended_at = CASE state WHEN 'received' THEN ?1 ELSE ended_at END, "
+        "state = CASE state WHEN 'received' THEN 'called_off' ELSE state END "
+        "WHERE state IN ('received', 'executing') AND unit_command_id NOT IN (SELECT value FROM json_each(?2))",
+        (now.isoformat(), json.dumps(sorted(unit_command_ids))),
+    )
 
 
 def release(db: sqlite3.Connection) -> int:
@@ -147,52 +205,69 @@ def begin(db: sqlite3.Connection, order: Order) -> bool:
     )
 
 
-def postpone(db: sqlite3.Connection, order: Order) -> None:
-    """It is certain that nothing was done: the command waits again."""
+def postpone(db: sqlite3.Connection, order: Order, now: datetime) -> None:
+    """It is certain that nothing was done: the command waits again, or is over where the centre does not want it."""
     db.execute(
-        "UPDATE unit_commands SET code = centre, "
+        "UPDATE unit_commands SET code = centre, ended_at = CASE WHEN centre IS NULL THEN NULL ELSE ? END, "
         "state = CASE WHEN centre IS NULL THEN 'received' ELSE 'called_off' END "
         "WHERE unit_command_id = ? AND state = 'executing'",
-        (str(order.id),),
+        (now.isoformat(), str(order.id)),
     )
 
 
 def end(
     db: sqlite3.Connection, order: Order, *, applied: bool, code: str | None, result: Json | None, now: datetime
-) -> None:
-    """What became of it; the report is in the outbox from this transaction on."""
-    report = ReportUnitCommand(
-        unit_command_id=UnitCommandId(order.id), applied=applied, code=None if applied else code, result=result
-    )
-    report_id = keyed_command_id("agent", order.unit_id, f"report:{order.id}")
-    changed = db.execute(
-        "UPDATE unit_commands SET state = ?, code = ?, result = ?, ended_at = ?, report_id = ? "
-        "WHERE unit_command_id = ? AND state IN ('received', 'executing')",
+) -> bool:
+    """What became of it; the report is in the outbox from this transaction on.
+
+    False when it is not over: the centre has it tried again meanwhile, and why not before says nothing of that attempt.
+    """
+    row = db.execute(
+        "SELECT attempt FROM unit_commands WHERE unit_command_id = ? AND state IN ('received', 'executing')",
+        (str(order.id),),
+    ).fetchone()
+    if row is None:
+        return True
+    if row["attempt"] > order.attempt and not applied and code != OUTCOME_UNKNOWN:
+        db.execute(
+            "UPDATE unit_commands SET state = 'received', code = NULL WHERE unit_command_id = ?", (str(order.id),)
+        )
+        return False
+    db.execute(
+        "UPDATE unit_commands SET state = ?, code = ?, result = ?, ended_at = ? WHERE unit_command_id = ?",
         (
             "applied" if applied else "rejected",
-            report.code,
+            None if applied else code,
             None if result is None else json.dumps(result),
             now.isoformat(),
-            str(report_id),
             str(order.id),
         ),
-    ).rowcount
-    if changed:
-        outbox.add(
-            db,
-            command_id=report_id,
-            type_name=report.type_name(),
-            payload=report.to_dict(),
-            subject="agent",
-            issued_at=now,
-        )
+    )
+    _report(db, str(order.id), now)
+    return True
 
 
-def call_off(db: sqlite3.Connection, order: Order, now: datetime) -> None:
-    """It is certain that nothing was done, and the centre does not want it any more."""
-    db.execute(
-        "UPDATE unit_commands SET state = 'called_off', code = centre, ended_at = ? WHERE unit_command_id = ?",
-        (now.isoformat(), str(order.id)),
+def _report(db: sqlite3.Connection, unit_command_id: str, now: datetime) -> None:
+    """Tell the centre how it ended, as the journal has it; once for each attempt, however often this is called."""
+    row = db.execute("SELECT * FROM unit_commands WHERE unit_command_id = ?", (unit_command_id,)).fetchone()
+    applied = "applied" in (row["state"], row["centre"])
+    report = ReportUnitCommand(
+        unit_command_id=UnitCommandId(UUID(unit_command_id)),
+        applied=applied,
+        code=None if applied else row["code"],
+        result=None if row["result"] is None else json.loads(row["result"]),
+        attempt=row["attempt"],
+    )
+    which = "" if row["attempt"] == 1 else f":{row['attempt']}"
+    report_id = keyed_command_id("agent", row["unit_id"], f"report:{unit_command_id}{which}")
+    db.execute("UPDATE unit_commands SET report_id = ? WHERE unit_command_id = ?", (str(report_id), unit_command_id))
+    outbox.add(
+        db,
+        command_id=report_id,
+        type_name=report.type_name(),
+        payload=report.to_dict(),
+        subject="agent",
+        issued_at=now,
     )
 
 
@@ -219,6 +294,7 @@ def listing(db: sqlite3.Connection, limit: int) -> list[Json]:
             "receivedAt": row["received_at"],
             "late": bool(row["late"]),
             "attempts": row["attempts"],
+            "attempt": row["attempt"],
             "code": row["code"],
             "endedAt": row["ended_at"],
             "reported": row["report"] in ("accepted", "settled"),
@@ -238,4 +314,7 @@ def _order(row: sqlite3.Row) -> Order:
         on_reconnect=OnReconnect(row["on_reconnect"]),
         late=bool(row["late"]),
         attempts=row["attempts"],
+        attempt=row["attempt"],
+        in_doubt=bool(row["in_doubt"]),
+        erased=bool(row["erased"]),
     )

@@ -13,19 +13,22 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Final, ParamSpec, Self, TypeVar
+from typing import Final, NamedTuple, ParamSpec, Self, TypeVar
+from uuid import UUID, uuid4
 
 from contracts.envelope import Fact
-from contracts.frames import Facts
-from unit_agent import conflicts, mailbox, outbox, provisional, site_queues, site_record
+from contracts.frames import Facts, Snapshot
+from unit_agent import conflicts, mailbox, outbox, provisional, site_queues, site_record, snapshot
+from unit_agent.schema import bring_up_to_date
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+SKEW_WORTH_NOTING: Final = timedelta(seconds=0.5)
 
 _SCHEMA: Final = """
 CREATE TABLE state (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -38,6 +41,18 @@ CREATE TABLE facts (
     recorded_at TEXT NOT NULL
 );
 """
+
+_SCHEMAS: Final = (
+    _SCHEMA,
+    site_record.SCHEMA,
+    site_queues.SCHEMA,
+    mailbox.SCHEMA,
+    outbox.SCHEMA,
+    provisional.SCHEMA,
+    conflicts.SCHEMA,
+    snapshot.SCHEMA,
+)
+_CACHES: Final = (site_record.CACHE, site_queues.CACHE)
 
 
 class StoreUnusable(Exception):
@@ -53,6 +68,15 @@ class Taken:
     """Unit commands that may run now and could not before."""
     answered: int
     """Facts that came of commands made here."""
+    reports: int
+    """Reports that they have put in the outbox."""
+
+
+class Learned(NamedTuple):
+    """What followed from a frame's facts, counted as in `Taken`."""
+
+    answered: int
+    reports: int
 
 
 class Store:
@@ -88,14 +112,14 @@ class Store:
         version = self.db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise StoreUnusable(f"{self.path} was written by a newer agent; use that one")
-        if version == 0:
-            with self.transaction():
-                ours = (outbox.SCHEMA, provisional.SCHEMA, conflicts.SCHEMA)
-                for schema in (_SCHEMA, site_record.SCHEMA, site_queues.SCHEMA, mailbox.SCHEMA, *ours):
-                    for statement in schema.split(";"):
-                        self.db.execute(statement)
+        with self.transaction() as db:
+            bring_up_to_date(db, _SCHEMAS)
+            snapshot.clear(db)
+            if version == 0:
                 self._set("unit_id", unit_id)
-                self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION:d}")
+            if self._get("instance", None) is None:
+                self._set("instance", str(uuid4()))
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION:d}")
         if self._get("unit_id", unit_id) != unit_id:
             raise StoreUnusable(
                 f"{self.path} belongs to unit {self._get('unit_id', '')}; give each unit its own folder"
@@ -144,49 +168,77 @@ class Store:
         """Through where the feed is on this disk."""
         return int(self._get("position", 0))
 
-    def take(self, frames: Sequence[Facts], *, head: int, now: datetime) -> Taken:
+    @property
+    def instance(self) -> UUID:
+        """Which store this is, for ever: two agents with one identity are told apart by it."""
+        return UUID(self._get("instance", ""))
+
+    def take(self, frames: Sequence[Facts | Snapshot], *, head: int, now: datetime) -> Taken:
         """Write facts, everything that follows from them, and the position, in one transaction.
 
         `head` is where the feed reached when this session began: unit commands up to there are late, and none may run
-        before all of it is here, since what became of them may stand further on.
+        before all of it is here, since what became of them may stand further on. A snapshot counts when its last part
+        is here; until then the position stays where it was.
         """
         with self.transaction() as db:
-            before = position = self.position
-            applied = repeated = answered = 0
-            failed = conflicts.any_failed(db)
+            position = self.position
+            answered = reports = 0
             for frame in frames:
-                for fact in frame.facts:
-                    if fact.position <= before:
-                        repeated += 1
-                        continue
-                    db.execute(
-                        "INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?)",
-                        (
-                            fact.position,
-                            fact.type,
-                            fact.stream,
-                            fact.stream_version,
-                            str(fact.command_id),
-                            fact.recorded_at.isoformat(),
-                        ),
-                    )
-                    site_record.learn(db, fact)
-                    site_queues.learn(db, fact)
-                    mailbox.learn(db, fact, late=fact.position <= head, now=now)
-                    answered += outbox.learn(db, fact)
-                    for learner in self.learners:
-                        learner(db, fact)
-                    provisional.learn(db, fact)
-                    if failed:
-                        conflicts.learn(db, fact)
-                    applied += 1
-                position = max(position, frame.through)
+                if isinstance(frame, Facts):
+                    fresh = [fact for fact in frame.facts if fact.position > position]
+                    self._count("duplicates_seen", len(frame.facts) - len(fresh))
+                    new = self._learn(db, fresh, head=head, now=now)
+                    answered, reports = answered + new.answered, reports + new.reports
+                    position = max(position, frame.through)
+                elif not frame.last:
+                    snapshot.stage(db, frame)
+                else:
+                    swapped = snapshot.swap(db, frame, _CACHES, head=head, now=now)
+                    self._keep(db, [fact for fact in swapped.facts if fact.position > position])
+                    reports += swapped.reports
+                    position = frame.position
+                    self._set("snapshot_position", position)
+                    self._count("snapshots_taken", 1)
             runnable = mailbox.release(db) if position >= head else 0
             provisional.reached(db, position)
             self._set("position", position)
-            self._count("facts_applied", applied)
-            self._count("duplicates_seen", repeated)
-        return Taken(position, runnable, answered)
+        return Taken(position, runnable, answered, reports)
+
+    def _learn(self, db: sqlite3.Connection, facts: Sequence[Fact], *, head: int, now: datetime) -> Learned:
+        answered = reports = 0
+        # Asked once for all of them: a site that catches up has mostly nothing of its own under way.
+        awaited, shown, failed = outbox.any_open(db), provisional.any_shown(db), conflicts.any_failed(db)
+        self._keep(db, facts)
+        for fact in facts:
+            site_record.learn(db, fact)
+            site_queues.learn(db, fact)
+            reports += mailbox.learn(db, fact, late=fact.position <= head, now=now)
+            for learner in self.learners:
+                learner(db, fact)
+            if awaited:
+                answered += outbox.learn(db, fact)
+            if shown:
+                provisional.learn(db, fact)
+            if failed:
+                conflicts.learn(db, fact)
+        return Learned(answered, reports)
+
+    def _keep(self, db: sqlite3.Connection, facts: Sequence[Fact]) -> None:
+        db.executemany(
+            "INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    fact.position,
+                    fact.type,
+                    fact.stream,
+                    fact.stream_version,
+                    str(fact.command_id),
+                    fact.recorded_at.isoformat(),
+                )
+                for fact in facts
+            ],
+        )
+        self._count("facts_applied", len(facts))
 
     def caught_up(self, head: int) -> int:
         """Nothing up to `head` is missing, so waiting unit commands may run; returns how many."""
@@ -194,6 +246,17 @@ class Store:
             return 0
         with self.transaction() as db:
             return mailbox.release(db)
+
+    @property
+    def clock_skew(self) -> timedelta:
+        """How far the centre's clock was ahead of ours when it was last heard of."""
+        return timedelta(milliseconds=int(self._get("clock_skew_ms", 0)))
+
+    def remember_skew(self, skew: timedelta) -> None:
+        """For the next start: deadlines are the centre's, also before it has been heard of again."""
+        if abs(skew - self.clock_skew) > SKEW_WORTH_NOTING:
+            with self.transaction():
+                self._set("clock_skew_ms", round(skew.total_seconds() * 1000))
 
     def saw_duplicates(self, count: int) -> None:
         """Facts the bridge sent again, which the link cut away."""
@@ -208,6 +271,7 @@ class Store:
             "factsApplied": int(self._get("facts_applied", 0)),
             "factsStored": facts,
             "duplicatesSeen": int(self._get("duplicates_seen", 0)),
+            "snapshotsTaken": int(self._get("snapshots_taken", 0)),
             "firstPosition": first or 0,
             "lastPosition": last or 0,
             "outboxWaiting": outbox.depth(self.db),

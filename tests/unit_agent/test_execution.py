@@ -85,7 +85,12 @@ async def test_without_a_system_at_the_site_a_command_is_taken_note_of_and_repor
     arrives(store, command)
     async with executing(store):
         report = await ends(store, command.unit_command_id, "applied", None)
-    assert report == {"unitCommandId": str(command.unit_command_id), "applied": True, "result": {"handledBy": "agent"}}
+    assert report == {
+        "unitCommandId": str(command.unit_command_id),
+        "applied": True,
+        "result": {"handledBy": "agent"},
+        "attempt": 1,
+    }
 
 
 async def test_a_command_goes_to_the_site_s_system_once_and_its_answer_is_the_report(store: Store, site: Site) -> None:
