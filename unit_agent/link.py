@@ -21,12 +21,16 @@ from contracts.frames import (
     Answer,
     AnyDown,
     Ask,
+    Check,
     Facts,
     Hello,
     Ping,
     Pong,
     Refused,
+    Renew,
+    Renewed,
     Retry,
+    Snapshot,
     Submit,
     Welcome,
 )
@@ -43,7 +47,16 @@ class LinkBroken(Exception):
 class Link:
     """From hello to the end of one connection. `position` is what is safely on disk now."""
 
-    def __init__(self, unit_id: str, position: int, *, agent_version: str, window: int = WINDOW) -> None:
+    def __init__(
+        self,
+        unit_id: str,
+        position: int,
+        *,
+        agent_version: str,
+        window: int = WINDOW,
+        instance: UUID | None = None,
+        snapshot_beyond: int | None = None,
+    ) -> None:
         self.epoch = 0
         """0 before the bridge's welcome."""
         self.head = 0
@@ -54,7 +67,18 @@ class Link:
         self.clock_skew = timedelta()
         """Centre's clock minus ours, at the welcome."""
         self.heartbeat_seconds = 20.0
-        self._hello: Final = Hello(unit_id=unit_id, position=position, agent_version=agent_version, window=window)
+        self.credential_expires_at: datetime | None = None
+        """When this session's credential runs out; None: the bridge has not said."""
+        self._hello: Final = Hello(
+            unit_id=unit_id,
+            position=position,
+            agent_version=agent_version,
+            window=window,
+            instance=instance,
+            snapshot_beyond=snapshot_beyond,
+        )
+        self._parts: tuple[int, int] | None = None
+        """Of a snapshot that is arriving: its position and how many parts are here; None when none is."""
         self._submitted: dict[UUID, None] = {}
         """Commands on their way up without an answer yet, oldest first."""
 
@@ -93,6 +117,7 @@ class Link:
                 self.epoch, self.head = frame.epoch, frame.head
                 self.clock_skew = frame.server_time - now
                 self.heartbeat_seconds = frame.heartbeat_seconds
+                self.credential_expires_at = frame.credential_expires_at
                 return frame
             case Ping() | Pong():
                 return frame
@@ -100,6 +125,16 @@ class Link:
                 raise LinkBroken("frame_of_another_session")
             case Facts():
                 return self._fresh(frame)
+            case Snapshot():
+                return self._next_part(frame)
+            case Check():
+                # Frames keep their order, so everything through there has arrived, or something is wrong.
+                if self._parts is not None or frame.position != self.received:
+                    raise LinkBroken("not_where_the_centre_is")
+                return frame
+            case Renewed():
+                self.credential_expires_at = frame.expires_at
+                return frame
             case Accepted() | Refused():
                 self._submitted.pop(frame.command_id, None)  # absent: it was to be sent again, which is now needless
                 return frame
@@ -124,6 +159,10 @@ class Link:
             subject=subject,
         ).to_json()
 
+    def renew(self, *, assertion: str | None = None, token: str | None = None) -> bytes:
+        """A newer credential for this session: signed with the unit's key, or a token from elsewhere."""
+        return Renew(epoch=self.epoch, assertion=assertion, token=token).to_json()
+
     def ask(self, command_ids: Sequence[UUID]) -> bytes:
         """Ask what became of commands that the centre has taken."""
         return Ask(epoch=self.epoch, command_ids=list(command_ids[:ASK_AT_MOST])).to_json()
@@ -137,14 +176,30 @@ class Link:
         return Pong().to_json()
 
     def _fresh(self, frame: Facts) -> Facts | None:
+        if self._parts is not None:
+            raise LinkBroken("facts_within_a_snapshot")
         if frame.after > self.received:
             raise LinkBroken("gap_in_facts")
-        fresh = [fact for fact in frame.facts if fact.position > self.received]
-        self.duplicates += len(frame.facts) - len(fresh)
         if frame.through <= self.received:
+            self.duplicates += len(frame.facts)
             return None
         after, self.received = self.received, frame.through
+        if frame.after == after:
+            return frame
+        fresh = [fact for fact in frame.facts if fact.position > after]
+        self.duplicates += len(frame.facts) - len(fresh)
         return Facts(epoch=frame.epoch, after=after, through=frame.through, facts=fresh)
+
+    def _next_part(self, frame: Snapshot) -> Snapshot:
+        position, here = self._parts or (frame.position, 0)
+        if self._hello.snapshot_beyond is None or frame.position < self.received:
+            raise LinkBroken("snapshot_not_wanted")
+        if (frame.position, frame.part) != (position, here):
+            raise LinkBroken("gap_in_snapshot")
+        self._parts = None if frame.last else (position, here + 1)
+        if frame.last:
+            self.received = position
+        return frame
 
     def _held_back(self, frame: Retry) -> Retry | None:
         # The order in which commands were made is kept: whatever was sent after this one starts over too. The bridge

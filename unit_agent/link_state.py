@@ -6,10 +6,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from contracts.envelope import Json
 from unit_agent.room import Room
 from unit_agent.store import Store
+
+SNAPSHOT_BEYOND: Final = 50_000
+"""Events an agent rather catches up with one by one than being told what they came to."""
 
 
 @dataclass
@@ -51,6 +55,8 @@ class Shared:
     state: LinkState
     runnable: Callable[[], None]
     """Told that unit commands may run that could not before."""
+    snapshot_beyond: int | None = SNAPSHOT_BEYOND
+    """Further behind than this many events, the unit's state is taken instead of them; None: never."""
     room: Room = field(default_factory=Room)
     """Whether the disk has room for anything new."""
     reports: dict[str, Callable[[], Json]] = field(default_factory=dict)

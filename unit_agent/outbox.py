@@ -121,6 +121,12 @@ def refused(db: sqlite3.Connection, command_id: UUID, code: str, detail: str) ->
         provisional.drop(db, str(command_id))
 
 
+def any_open(db: sqlite3.Connection) -> bool:
+    """Whether there is a command whose outcome is not known here yet."""
+    waits = db.execute("SELECT 1 FROM outbox WHERE state = 'waiting' LIMIT 1").fetchone()
+    return bool(waits or db.execute("SELECT 1 FROM outbox WHERE state = 'accepted' LIMIT 1").fetchone())
+
+
 def learn(db: sqlite3.Connection, fact: Fact) -> bool:
     """A fact that a command of ours brought about: its outcome is there to ask for, even if `accepted` got lost."""
     changed = db.execute(

@@ -100,6 +100,11 @@ SELECT EXISTS (SELECT 1 FROM provisional_patients WHERE command_id = ?1)
     OR EXISTS (SELECT 1 FROM provisional_ends WHERE command_id = ?1)
     OR EXISTS (SELECT 1 FROM provisional_steps WHERE command_id = ?1)
 """
+_ANY: Final = """
+SELECT EXISTS (SELECT 1 FROM provisional_patients) OR EXISTS (SELECT 1 FROM provisional_encounters)
+    OR EXISTS (SELECT 1 FROM provisional_ends) OR EXISTS (SELECT 1 FROM provisional_places)
+    OR EXISTS (SELECT 1 FROM provisional_steps)
+"""
 
 _STEPS: Final[dict[type[Command], EntryStatus]] = {
     queue.StartService: EntryStatus.IN_SERVICE,
@@ -138,6 +143,11 @@ def show(db: sqlite3.Connection, command_id: UUID, command: Command, *, at: date
 def shows(db: sqlite3.Connection, command_id: UUID) -> bool:
     """Whether something of this command is shown that the centre has not told yet."""
     return bool(db.execute(_SHOWS, (str(command_id),)).fetchone()[0])
+
+
+def any_shown(db: sqlite3.Connection) -> bool:
+    """Whether anything at all stands in for facts to come."""
+    return bool(db.execute(_ANY).fetchone()[0])
 
 
 def settle(db: sqlite3.Connection, outcome: Outcome, position: int) -> None:

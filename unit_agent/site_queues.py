@@ -13,7 +13,7 @@ from contracts import queue, unit
 from contracts.envelope import Fact, Json
 from contracts.ids import service_day
 from contracts.queue import RANK, EntryStatus, PriorityCode
-from unit_agent.learning import Learners
+from unit_agent.learning import Learners, instant
 from unit_agent.provisional import PLACE, PLACES_OF_DAY, PLACES_OF_PATIENT
 
 SCHEMA: Final = """
@@ -41,9 +41,9 @@ CREATE INDEX queue_entries_by_patient ON queue_entries (patient_id);
 CREATE INDEX queue_entries_by_encounter ON queue_entries (encounter_id);
 """
 
-_LEARNERS: Final = Learners()
-_on = _LEARNERS.on
-learn = _LEARNERS.learn
+CACHE: Final = Learners()
+_on = CACHE.on
+learn = CACHE.learn
 
 ACTIVE: Final = ("waiting", "called", "in-service", "no-show")
 _NO_TICKET: Final = 1 << 62
@@ -72,7 +72,36 @@ def _enqueued(db: sqlite3.Connection, fact: Fact, told: Json) -> None:
             told["encounterId"],
             told["priority"],
             told["ticket"],
-            told["arrivedAt"],
+            instant(told["arrivedAt"]),
+        ),
+    )
+
+
+@CACHE.record("unit", table="unit")
+def _unit_record(db: sqlite3.Connection, body: Json) -> None:
+    settings = body.get("settings", {})
+    db.execute(
+        "INSERT OR REPLACE INTO unit VALUES (1, ?, ?, ?)",
+        (body.get("name"), settings.get("zone", "UTC"), settings.get("ageingMinutes", 30)),
+    )
+
+
+@CACHE.record("queue_entry", table="queue_entries")
+def _entry_record(db: sqlite3.Connection, body: Json) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO queue_entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            body["entryId"],
+            body["department"],
+            body["serviceDay"],
+            body["patientId"],
+            body["encounterId"],
+            body["priority"],
+            body["ticket"],
+            body["status"],
+            instant(body["arrivedAt"]),
+            instant(body.get("calledAt")),
+            body.get("counter"),
         ),
     )
 
@@ -82,7 +111,6 @@ _ENTRY_STATUS: Final = {
     queue.ServiceStarted.type_name(): EntryStatus.IN_SERVICE,
     queue.ServiceCompleted.type_name(): EntryStatus.DONE,
     queue.PatientNoShow.type_name(): EntryStatus.NO_SHOW,
-    queue.PatientRequeued.type_name(): EntryStatus.WAITING,
     queue.EntryTransferred.type_name(): EntryStatus.TRANSFERRED,
     queue.PatientLeft.type_name(): EntryStatus.LEFT,
 }
@@ -94,7 +122,6 @@ _ENTRY_STATUS: Final = {
     queue.ServiceStarted,
     queue.ServiceCompleted,
     queue.PatientNoShow,
-    queue.PatientRequeued,
     queue.EntryTransferred,
     queue.PatientLeft,
     queue.PriorityChanged,
@@ -112,6 +139,14 @@ def _entry(db: sqlite3.Connection, fact: Fact, told: Json) -> None:
             fact.occurred_at.isoformat() if called else None,
             told["entryId"],
         ),
+    )
+
+
+@_on(queue.PatientRequeued)
+def _requeued(db: sqlite3.Connection, fact: Fact, told: Json) -> None:
+    db.execute(
+        "UPDATE queue_entries SET status = 'waiting', counter = NULL, called_at = NULL WHERE entry_id = ?",
+        (told["entryId"],),
     )
 
 

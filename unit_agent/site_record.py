@@ -13,7 +13,7 @@ from typing import Any, Final
 from contracts import encounter, patient
 from contracts.envelope import Fact, Json
 from unit_agent import site_queues
-from unit_agent.learning import Learners
+from unit_agent.learning import Learners, instant
 
 SCHEMA: Final = """
 CREATE TABLE patients (
@@ -47,9 +47,9 @@ CREATE TABLE encounters (
 CREATE INDEX encounters_by_patient ON encounters (patient_id);
 """
 
-_LEARNERS: Final = Learners()
-_on = _LEARNERS.on
-learn = _LEARNERS.learn
+CACHE: Final = Learners()
+_on = CACHE.on
+learn = CACHE.learn
 
 
 def _folded(name: object) -> str | None:
@@ -89,15 +89,42 @@ def _mrn(db: sqlite3.Connection, fact: Fact, told: Json) -> None:
     )
 
 
-@_on(patient.PatientDeactivated, patient.PatientReactivated)
+_STANDING: Final = {
+    patient.PatientDeactivated.type_name(): "status = 'inactive'",
+    patient.PatientReactivated.type_name(): "status = 'active', deceased_at = NULL",
+    patient.PatientDied.type_name(): "status = 'deceased', deceased_at = :at",
+}
+
+
+@_on(patient.PatientDeactivated, patient.PatientReactivated, patient.PatientDied)
 def _standing(db: sqlite3.Connection, fact: Fact, told: Json) -> None:
-    status = "inactive" if fact.type == patient.PatientDeactivated.type_name() else "active"
-    db.execute("UPDATE patients SET status = ? WHERE patient_id = ?", (status, told["patientId"]))
+    db.execute(
+        f"UPDATE patients SET {_STANDING[fact.type]} WHERE patient_id = :patient_id",  # noqa: S608 - ours
+        {"patient_id": told["patientId"], "at": instant(told.get("deceasedAt"))},
+    )
 
 
-@_on(patient.PatientDied)
-def _died(db: sqlite3.Connection, fact: Fact, told: Json) -> None:
-    db.execute("UPDATE patients SET deceased_at = ? WHERE patient_id = ?", (told["deceasedAt"], told["patientId"]))
+@CACHE.record("patient", table="patients")
+def _patient_record(db: sqlite3.Connection, body: Json) -> None:
+    contact = body.get("contact")
+    db.execute(
+        "INSERT OR REPLACE INTO patients VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            body["patientId"],
+            body.get("medicalRecordNumber"),
+            body.get("firstName"),
+            body.get("lastName"),
+            _folded(body.get("firstName")),
+            _folded(body.get("lastName")),
+            body.get("dateOfBirth"),
+            body.get("gender"),
+            None if contact is None else json.dumps(contact),
+            body.get("roomNumber"),
+            body["status"],
+            instant(body.get("deceasedAt")),
+            body.get("erased", False),
+        ),
+    )
 
 
 @_on(encounter.PatientArrived)
@@ -132,14 +159,32 @@ _ENCOUNTER_STATUS: Final = {
 )
 def _visit(db: sqlite3.Connection, fact: Fact, told: Json) -> None:
     db.execute(
-        "UPDATE encounters SET status = coalesce(?, status), acuity = coalesce(?, acuity), room = coalesce(?, room), "
-        "department = coalesce(?, department) WHERE encounter_id = ?",
+        "UPDATE encounters SET status = CASE WHEN ?1 = 'triaged' AND status <> 'arrived' THEN status "
+        "ELSE coalesce(?1, status) END, acuity = coalesce(?2, acuity), room = coalesce(?3, room), "
+        "department = coalesce(?4, department) WHERE encounter_id = ?5",
         (
             _ENCOUNTER_STATUS.get(fact.type),
             told.get("acuity"),
             told.get("room"),
             told.get("department"),
             told["encounterId"],
+        ),
+    )
+
+
+@CACHE.record("encounter", table="encounters")
+def _encounter_record(db: sqlite3.Connection, body: Json) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO encounters VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            body["encounterId"],
+            body["patientId"],
+            body["encounterClass"],
+            body["department"],
+            body["status"],
+            body.get("acuity"),
+            body.get("room"),
+            instant(body["arrivedAt"]),
         ),
     )
 
