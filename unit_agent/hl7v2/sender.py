@@ -176,14 +176,14 @@ class Sender:
     async def run(self, order: Order) -> Done | Declined | Unsure:
         """Send the order's patient as the configured event; the receiver's answer is the outcome."""
         known = await self._store.run(outgoing.written, self._store.db, order.id)
-        if known is not None and known.code in ("AA", "AR"):
+        if known is not None and known.code == "AA":
             return _outcome(known.code, known.condition)
         content = await self._store.run(self._content, order)
         if content is None:
             return Declined("patient_unknown")
         await self._store.run(outgoing.about_to_write, self._store, order.id)
         try:
-            code, condition = await self.exchange(content, control_id_of_order(order.id))
+            code, condition = await self.exchange(content, _control_id(order))
         except NotAnswered as why:
             return Unsure(why.why)
         await self._store.run(outgoing.answered, self._store, order.id, code, condition)
@@ -214,12 +214,16 @@ class Sender:
             self._options.commands[order.type],
             patient,
             found[0] if found else None,
-            control_id=control_id_of_order(order.id),
+            control_id=_control_id(order),
             occurred_at=datetime.now(UTC),
             now=self._shared.state.now(),
             unit_id=self._shared.unit_id,
             options=self._options,
         )
+
+
+def _control_id(order: Order) -> str:
+    return control_id_of_order(order.id, 1 if order.in_doubt else order.attempt)
 
 
 def _outcome(code: str, condition: str) -> Done | Declined:

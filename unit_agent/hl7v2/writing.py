@@ -24,9 +24,13 @@ def control_id_of_fact(position: int) -> str:
     return f"F{position}"
 
 
-def control_id_of_order(order_id: UUID) -> str:
-    """MSH-10 of a unit command: the same for every attempt; 20 characters, which every version allows."""
-    return "C" + base64.b32encode(hashlib.sha256(order_id.bytes).digest()).decode("ascii")[:19]
+def control_id_of_order(order_id: UUID, attempt: int = 1) -> str:
+    """MSH-10 of a unit command, the same however often it is sent; 20 characters, which every version allows.
+
+    Another only when the centre has it tried again after a no: a receiver that knows the old one would say no again.
+    """
+    salt = b"" if attempt == 1 else str(attempt).encode()
+    return "C" + base64.b32encode(hashlib.sha256(order_id.bytes + salt).digest()).decode("ascii")[:19]
 
 
 def adt(

@@ -114,7 +114,7 @@ def known(shared: Shared) -> tuple[PatientId, EncounterId]:
     )  # fmt: skip
     arrived = PatientArrived(
         encounter_id=encounter_id, patient_id=patient_id, department="intake",
-        queue_entry_id=QueueEntryId(new_id()), priority=PriorityCode.ROUTINE, encounter_class="AMB",  # type: ignore[arg-type]  # read by the model
+        queue_entry_id=QueueEntryId(new_id()), priority=PriorityCode.ROUTINE, encounter_class="AMB",
     )  # fmt: skip
     shared.store.take([frame(told(1, registered), told(2, arrived))], head=2, now=NOW)
     return patient_id, encounter_id
@@ -242,7 +242,7 @@ def test_a_message_with_any_damage_is_taken_whole_or_not_at_all(
     try:
         taken = take(shared, content[:place] + damage + content[place + cut :])
     except Unacceptable as why:
-        assert why.code in ("AE", "AR")
+        assert str(why)[:3] in ("AE ", "AR ")  # noqa: PT017 - either may happen
         assert len(outbox_of(shared)) == before
     else:
         assert len(outbox_of(shared)) == before + (0 if taken.repeated else taken.commands)

@@ -133,5 +133,5 @@ def test_control_ids_of_unit_commands_are_short_and_their_own() -> None:
 
 
 def test_only_facts_that_have_a_message_can_be_configured() -> None:
-    with pytest.raises(ValueError, match="cannot be sent: queue.PatientCalled"):
+    with pytest.raises(ValueError, match="cannot be sent: queue"):
         Send(port=1, facts={"queue.PatientCalled": "A08"})
