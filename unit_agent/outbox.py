@@ -33,7 +33,14 @@ CREATE TABLE outbox (
     ask_at TEXT
 );
 CREATE INDEX outbox_waiting ON outbox (seq) WHERE state = 'waiting';
-CREATE INDEX outbox_unanswered ON outbox (ask_at) WHERE state = 'accepted';
+CREATE INDEX outbox_unanswered ON outbox (seq) WHERE state = 'accepted';
+CREATE INDEX outbox_answered ON outbox (seq) WHERE state = 'accepted' AND ask_at = '';
+"""
+
+_TOLD_OF: Final = "SELECT * FROM outbox WHERE state = 'accepted' AND ask_at = '' ORDER BY seq LIMIT ?"
+_OLDEST: Final = """
+SELECT * FROM (SELECT * FROM outbox WHERE state = 'accepted' ORDER BY seq LIMIT ?) WHERE ask_at <> '' AND ask_at <= ?
+LIMIT ?
 """
 
 FIRST_ASK: Final = timedelta(seconds=1)
@@ -137,11 +144,13 @@ def learn(db: sqlite3.Connection, fact: Fact) -> bool:
 
 
 def to_ask(db: sqlite3.Connection, now: datetime, limit: int) -> list[UUID]:
-    """Accepted commands whose outcome it is time to ask for; each is then asked for again later and later."""
-    rows = db.execute(
-        "SELECT command_id, asks FROM outbox WHERE state = 'accepted' AND ask_at <= ? ORDER BY ask_at LIMIT ?",
-        (now.isoformat(), limit),
-    ).fetchall()
+    """Accepted commands whose outcome it is time to ask for; each is then asked for again later and later.
+
+    Those that a fact has told of, and else only the oldest: a unit's commands are handled in their order, so while
+    those have no outcome the many behind them are not worth a question.
+    """
+    rows = db.execute(_TOLD_OF, (limit,)).fetchall()
+    rows += db.execute(_OLDEST, (limit, now.isoformat(), limit - len(rows))).fetchall()
     for row in rows:
         pause = min(FIRST_ASK * 2 ** min(row["asks"], 10), LONGEST_ASK)
         db.execute(
@@ -170,9 +179,9 @@ def depth(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM outbox WHERE state = 'waiting'").fetchone()[0])
 
 
-def unanswered(db: sqlite3.Connection) -> int:
-    """Commands the centre has and whose outcome is not known here yet."""
-    return int(db.execute("SELECT count(*) FROM outbox WHERE state = 'accepted'").fetchone()[0])
+def unanswered(db: sqlite3.Connection) -> bool:
+    """Whether there are commands the centre has and whose outcome is not known here yet."""
+    return bool(db.execute("SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'accepted')").fetchone()[0])
 
 
 def status(db: sqlite3.Connection, command_id: str) -> Json | None:

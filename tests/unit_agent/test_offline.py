@@ -312,3 +312,21 @@ def test_what_is_shown_is_on_disk_like_the_command_it_comes_of(tmp_path: Path) -
         entry_id = Site(store).arrive(somebody()).ids["queueEntryId"]
     with Store(tmp_path, UNIT) as store:
         assert Site(store).line() == [(entry_id, "waiting", True)]
+
+
+def test_only_the_oldest_are_asked_about_and_those_a_fact_has_told_of(site: Site) -> None:
+    kept = [site.arrive(somebody()).command_id for _ in range(9)]
+    with site.store.transaction() as db:
+        outbox.accepted(db, kept, NOON)
+        soon = NOON + timedelta(seconds=2)
+        assert outbox.to_ask(db, soon, 3) == kept[:3]
+        assert outbox.to_ask(db, soon, 3) == [], "while those have no outcome, nobody behind them has"
+        told_of = told(1, enqueued(str(new_id()), somebody(), str(new_id()), 1), command_id=kept[7])
+        assert outbox.learn(db, told_of)
+        assert outbox.to_ask(db, soon, 3) == [kept[7]]
+        settled = [
+            Outcome(command_id=one, type="encounter.CheckIn", unit_id=UNIT, status=Status.UNCHANGED, partition=1)
+            for one in kept[:3]
+        ]
+        outbox.settle(db, settled)
+        assert outbox.to_ask(db, soon, 3) == kept[3:6]

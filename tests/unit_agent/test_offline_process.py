@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiormq
 import psycopg
+import pytest
 
 from contracts.envelope import CommandEnvelope, Json, Status
 from contracts.ids import fresh_command_id, partition_of
@@ -29,6 +30,7 @@ UNIT = "north"
 NOWHERE = "ws://127.0.0.1:1/unit"
 COMMANDS = int(os.environ.get("CARESPINE_OFFLINE_COMMANDS", "3000"))
 """Made while cut off; the full measure is 100,000."""
+LONG = 120 + COMMANDS / 100
 PERSON: Json = {
     "medicalRecordNumber": "MRN-77",
     "firstName": "Ottoline",
@@ -67,13 +69,14 @@ async def first_times(rabbitmq: str, count: int, *, within: float) -> list[str]:
     return list(met)
 
 
+@pytest.mark.timeout(LONG + 60)
 async def test_a_full_outbox_survives_kills_and_goes_up_in_order(
     bridge: Started, centre: Centre, agent_at: NewAgent, rabbitmq: str
 ) -> None:
     await centre.unit(UNIT)
     agent = agent_at(url_of(bridge), UNIT)
     made = filled(agent.folder, COMMANDS)
-    handlers = asyncio.create_task(first_times(rabbitmq, COMMANDS, within=200))
+    handlers = asyncio.create_task(first_times(rabbitmq, COMMANDS, within=LONG))
     try:
         for share in (0.2, 0.5, 0.8):
             await agent.start()
@@ -81,7 +84,7 @@ async def test_a_full_outbox_survives_kills_and_goes_up_in_order(
             async def is_so_far(waiting: float = COMMANDS * (1 - share)) -> bool:
                 return bool((await agent.status())["store"]["outboxWaiting"] <= waiting)
 
-            await eventually(is_so_far, within=150, what=f"{share:.0%} of the outbox is up")
+            await eventually(is_so_far, within=LONG, what=f"{share:.0%} of the outbox is up")
             agent.end()
         await agent.start()
         assert await handlers == made
