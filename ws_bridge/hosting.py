@@ -39,6 +39,7 @@ from infra.telemetry.metrics import Metrics
 from ws_bridge.admission import Visitor
 from ws_bridge.catch_up import CatchUp
 from ws_bridge.deliveries import SessionTaken
+from ws_bridge.line import Line
 from ws_bridge.link import Link
 from ws_bridge.links import Links
 from ws_bridge.live_calls import LiveCalls
@@ -50,6 +51,7 @@ from ws_bridge.unit_sessions import Asked, Opened, UnitSessions
 
 HELLO_SECONDS: Final = 10.0
 SUSPENDED_AWAY: Final = 60.0
+FLOODED_AWAY: Final = 30.0
 CONTESTED_AWAY: Final = 240.0
 TROUBLE_AWAY: Final = 5.0
 """When to come back, at most; each unit is told a random share of it."""
@@ -104,9 +106,17 @@ Hearer = Callable[[Link, Any], Awaitable[None] | None]  # Any: the frame of the 
 class UnitHost:
     """Looks after units' connections."""
 
-    def __init__(self, bridge: Bridge, more: Mapping[type[Model], Hearer] | None = None) -> None:
-        """`more`: frames besides the usual ones, and who does what they ask for."""
+    def __init__(
+        self,
+        bridge: Bridge,
+        more: Mapping[type[Model], Hearer] | None = None,
+        *,
+        frames_a_second: float,
+        bytes_a_second: float,
+    ) -> None:
+        """`more`: frames besides the usual ones, and who does what they ask for. The rates are each link's."""
         self._bridge = bridge
+        self._rates = frames_a_second, bytes_a_second
         self._hearers: dict[type[Model], Hearer] = {
             Ack: self._ack,
             Submit: bridge.submissions.take,
@@ -120,7 +130,10 @@ class UnitHost:
 
     async def host(self, visitor: Visitor) -> None:
         """One connection, from the upgrade to its end."""
-        await _Visit(self._bridge, self._hearers, visitor).run()
+        frames, size = self._rates
+        clock = asyncio.get_running_loop().time
+        line = Line(frames, size, clock, self._bridge.metrics)
+        await _Visit(self._bridge, self._hearers, visitor, line).run()
 
     def _ack(self, link: Link, ack: Ack) -> None:
         link.acknowledged(datetime.now(UTC))
@@ -131,10 +144,11 @@ class UnitHost:
 class _Visit:
     """Looks after one connection."""
 
-    def __init__(self, bridge: Bridge, hearers: Mapping[type[Model], Hearer], socket: Visitor) -> None:
+    def __init__(self, bridge: Bridge, hearers: Mapping[type[Model], Hearer], socket: Visitor, line: Line) -> None:
         self._bridge = bridge
         self._hearers = hearers
         self._socket = socket
+        self._line = line
         self._link = Link(socket, socket.claims, bridge.metrics, asyncio.get_running_loop().time)
 
     async def run(self) -> None:
@@ -147,7 +161,7 @@ class _Visit:
             self._count(closed)
         except Violation as broken:
             log.warning("link_violated", unit_id=link.unit_id, code=broken.code.name, reason=broken.reason)
-            link.end(broken.code, broken.reason)
+            link.end(broken.code, broken.reason, FLOODED_AWAY if broken.code is CloseCode.TRY_LATER else None)
         finally:
             if bridge.links.release(link):
                 bridge.inbox.unbind(link.unit_id)
@@ -214,9 +228,14 @@ class _Visit:
             self._bridge.publisher.publish_nowait(routing.EVENTS, routing.session_key(taken.unit_id), taken.to_json())
 
     async def _listen(self) -> None:
-        link, hearers = self._link, self._hearers
+        link, hearers, line = self._link, self._hearers, self._line
         while True:
-            frame = link.session.hear(await self._socket.recv())
+            data = await self._socket.recv()
+            wait = line.arrived(len(data))
+            if wait:  # nothing is read from it meanwhile: what it sends waits in its own line
+                await asyncio.sleep(wait)
+            frame = link.session.hear(data)
+            line.asked(frame)
             if link.ended is not None:
                 continue  # what it says now is said to nobody; recv tells when it is closed
             waiting = hearers[type(frame)](link, frame)

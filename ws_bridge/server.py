@@ -18,6 +18,7 @@ from contracts.frames import MAX_FRAME_BYTES
 from infra.http_server import listening_socket
 from infra.settings import Listening
 from ws_bridge.admission import UNIT_PATH, Visitor, problem
+from ws_bridge.entrance import Entrance
 
 OPEN_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 20.0
@@ -36,14 +37,17 @@ class Place:
 
 
 @asynccontextmanager
-async def serving(places: Mapping[str, Place], listening: Listening) -> AsyncIterator[tuple[Server, str]]:
+async def serving(
+    places: Mapping[str, Place], entrance: Entrance, listening: Listening
+) -> AsyncIterator[tuple[Server, str]]:
     """Serve these paths while the block runs; gives the server and its URL. Links are not closed on leaving."""
 
     def look(connection: ServerConnection, request: Request) -> Response | None:
         place = places.get(request.path.partition("?")[0])
         if place is None:
             return problem(404, "not_found", f"Units connect to {UNIT_PATH}.")
-        return place.look(connection, request)
+        answer = entrance.look(connection, request)
+        return answer if answer is not None else place.look(connection, request)
 
     async def handle(connection: ServerConnection) -> None:
         if isinstance(connection, Visitor) and connection.request is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -16,14 +17,14 @@ from ws_bridge.links import Links
 from ws_bridge.pacing import jittered
 
 LOOK_SECONDS: Final = 2.0
-LEAVING_AT_ONCE: Final = 100
-"""Links closed together on leaving; then a breath."""
-LEAVING_BREATH: Final = 0.1
-LEAVING_LONGEST: Final = 15.0
-"""Seconds a bridge takes to close all of its links."""
 UNITS_A_SECOND: Final = 300
-"""What the other bridges can welcome: units are told to come back spread over that much time."""
-SHORTEST_SPREAD: Final = 1.0
+"""However few a bridge holds, it lets them go no more slowly than this."""
+BREATH: Final = 0.1
+"""Between two batches of closes."""
+AWAY_SECONDS: Final = 1.0
+"""For how long, at most, a unit is told to stay away: the closes are spread already."""
+CLOSED_SECONDS: Final = 3.5
+"""How long the last ones may take to answer the close."""
 
 log = structlog.get_logger()
 
@@ -36,27 +37,35 @@ async def look_after(links: Links, metrics: Metrics) -> None:
         behind = sum(link.session.feed.is_behind for link in links)
         metrics.units.labels("catching_up").set(behind)
         metrics.units.labels("connected").set(len(links) - behind)
+        metrics.units.labels("unleased").set(sum(not link.may_speak for link in links))
         for link in links:
             if link.is_stuck():
                 link.end(CloseCode.TOO_SLOW, "facts were not acknowledged in time")
-            elif now >= link.expires_at:
+            elif now >= link.credential.ends_at:
                 link.end(CloseCode.TOKEN_NOT_VALID, "the token has expired")
 
 
-async def leave(links: Links) -> None:
-    """End every link: in batches, each unit told when to come back, so that the others are not stormed."""
-    leaving: Sequence[Link] = list(links)
+async def leave(links: Links, seconds: float) -> None:
+    """End every link, spread over `seconds` (less when there are few), each unit told when to come back: whoever takes
+    them over sees a steady stream and no storm.
+    """
+    leaving: Sequence[Link] = random.sample(held := list(links), len(held))
     if not leaving:
         return
-    spread = max(SHORTEST_SPREAD, len(leaving) / UNITS_A_SECOND)
-    log.info("leaving", count=len(leaving), seconds=round(spread, 1))
-    at_once = max(LEAVING_AT_ONCE, int(len(leaving) * LEAVING_BREATH / LEAVING_LONGEST))
-    for start in range(0, len(leaving), at_once):
-        for link in leaving[start : start + at_once]:
-            link.end(CloseCode.GOING_AWAY, "the bridge is leaving", jittered(spread))
-        await asyncio.sleep(LEAVING_BREATH)
+    seconds = min(seconds, len(leaving) / UNITS_A_SECOND)
+    log.info("leaving", count=len(leaving), seconds=round(seconds, 1))
+    clock = asyncio.get_running_loop().time
+    begun, done = clock(), 0
+    while done < len(leaving):
+        share = min(1.0, (clock() - begun + BREATH) / seconds) if seconds > BREATH else 1.0
+        through = max(done + 1, int(len(leaving) * share))
+        for link in leaving[done:through]:
+            link.end(CloseCode.GOING_AWAY, "the bridge is leaving", jittered(AWAY_SECONDS))
+        done = through
+        if done < len(leaving):
+            await asyncio.sleep(BREATH)
     try:
-        async with asyncio.timeout(LEAVING_LONGEST / 3):
+        async with asyncio.timeout(CLOSED_SECONDS):
             await asyncio.gather(*(link.socket.wait_closed() for link in leaving))
     except TimeoutError:
         log.warning("links_not_closed", count=sum(1 for _ in links))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
@@ -18,16 +19,31 @@ from projections import progress, receipts
 from projections.questions import CursorNotValid, Page, cursor_of, cursor_parts
 
 _LINKS: Final = """
-SELECT unit.unit_id, unit.name, unit.status, held.connected, link.bridge, link.epoch,
-    link.agent_version, coalesce(link.acked_position, 0) AS acknowledged_position, unit.partition,
-    link.connected_at, link.seen_at, link.disconnected_at
-FROM read_units unit LEFT JOIN unit_sessions link USING (unit_id)
-CROSS JOIN LATERAL (
-    SELECT coalesce(link.connected AND link.seen_at > now() - interval '1 minute', false) AS connected) held
-WHERE unit.unit_id > %(after)s AND (%(connected)s::boolean IS NULL OR held.connected = %(connected)s)
-ORDER BY unit.unit_id LIMIT %(limit)s
+WITH page AS MATERIALIZED (
+    SELECT unit.unit_id, unit.name, unit.status, unit.partition, held.*, link.bridge, link.epoch, link.agent_version,
+        link.instance, link.acked_position, link.connected_at, link.seen_at, link.disconnected_at,
+        coalesce(link.unreachable_since, unit.unreachable_since) AS unreachable_since
+    FROM read_units unit LEFT JOIN unit_sessions link USING (unit_id)
+    CROSS JOIN LATERAL (SELECT
+        coalesce(link.connected AND link.lease_until > now(), false) AS connected,
+        coalesce(link.contested_until > now(), false) AS contested) held
+    WHERE unit.unit_id > %(after)s
+        AND (%(connected)s::boolean IS NULL OR held.connected = %(connected)s)
+        AND (%(contested)s::boolean IS NULL OR held.contested = %(contested)s)
+        AND (%(unreachable)s::boolean IS NULL
+            OR (coalesce(link.unreachable_since, unit.unreachable_since) IS NOT NULL) = %(unreachable)s)
+    ORDER BY unit.unit_id LIMIT %(limit)s
+)
+SELECT page.unit_id, name, status, connected, bridge, epoch, agent_version, instance,
+    coalesce(acked_position, 0) AS acknowledged_position, partition, lag.events AS lag_events,
+    CASE WHEN acked_position IS NULL THEN NULL
+        ELSE coalesce(extract(epoch FROM now() - lag.since), 0)::float8 END AS lag_seconds,
+    contested, connected_at, seen_at, disconnected_at, unreachable_since
+FROM page CROSS JOIN LATERAL unit_feed_behind(page.unit_id, page.partition, page.acked_position, %(counted)s) lag
+ORDER BY page.unit_id
 """
-"""A bridge gives every link it holds a sign of life four times a minute; one that was killed cannot say goodbye."""
+"""Connected is a unit whose bridge holds a lease; one that was killed renews none and cannot say goodbye."""
+LAG_COUNTED: Final = 10_000
 
 
 class UnitLink(Model):
@@ -42,12 +58,22 @@ class UnitLink(Model):
     epoch: int | None
     """How many sessions there have been."""
     agent_version: str | None
+    instance: UUID | None
+    """Which agent holds the link, or held it last: made once with its store."""
     acknowledged_position: int
     """Up to where the feed is on the agent's disk."""
     partition: int
+    lag_events: int | None
+    """The unit's own events that it has not acknowledged, counted up to 10,000; None: it never had a link."""
+    lag_seconds: float | None
+    """Age of the first of them; 0 when there is none."""
+    contested: bool
+    """Two agents with this identity keep trying to take the link from one another."""
     connected_at: Instant | None
     seen_at: Instant | None
     disconnected_at: Instant | None
+    unreachable_since: Instant | None
+    """Set once the unit has been without a link for too long (`CARESPINE_UNREACHABLE_SECONDS`)."""
 
 
 class Refused(Model):
@@ -76,12 +102,20 @@ def router(questions: Questions) -> APIRouter:
 
     @routes.get("/ops/units", responses={200: {"model": PageOf[UnitLink]}})
     async def unit_links(
-        asking: Asking = operator, connected: bool | None = None, cursor: str | None = CURSOR, limit: int = LIMIT
+        asking: Asking = operator,
+        connected: bool | None = None,
+        contested: bool | None = None,
+        unreachable: bool | None = None,
+        cursor: str | None = CURSOR,
+        limit: int = LIMIT,
     ) -> Response:
-        """Units and whether they are connected, by unit id."""
+        """Units, whether they are connected and how far behind they are, by unit id."""
         about: dict[str, Any] = {  # Any: values of a statement
             "after": _after(cursor),
             "connected": connected,
+            "contested": contested,
+            "unreachable": unreachable,
+            "counted": LAG_COUNTED,
             "limit": limit + 1,
         }
         async with asking.connection() as connection, connection.cursor(row_factory=class_row(UnitLink)) as rows:

@@ -175,11 +175,8 @@ class Metrics:
     # Units
     @cached_property
     def units(self) -> Gauge:
-        return self._gauge(
-            "units",
-            "Links by state (connected, catching_up, unleased), units in the network (unreachable, contested)",
-            "state",
-        )
+        """state: connected, catching_up, unleased (links of this bridge), unreachable, contested (of the network)."""
+        return self._gauge("units", "Units by state", "state")
 
     @cached_property
     def unit_connections(self) -> Gauge:

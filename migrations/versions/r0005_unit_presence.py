@@ -33,7 +33,7 @@ ALTER TABLE read_units
 
 CREATE FUNCTION unit_feed_behind(
     of_unit text, of_partition int, acked bigint, counted int, OUT events bigint, OUT since timestamptz
-) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+) LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH visible AS (SELECT position FROM projection_checkpoints WHERE partition = of_partition)
     SELECT
         (SELECT count(*) FROM (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import psycopg
-
 from contracts.identity import Role
 from tests.gateway.conftest import DEFECTIVE, Clinic, JsonObject, problem
 from tests.kit.waiting import eventually
@@ -57,22 +55,6 @@ async def test_a_payload_is_shown_for_a_reason_that_the_ledger_keeps(clinic: Cli
     assert ("revealed", "looking for the cause") in {
         (entry["act"], entry["reason"]) for entry in entries if entry["letterId"] == told["deadLetterId"]
     }
-
-
-async def test_a_link_whose_bridge_gives_no_sign_of_life_is_not_called_connected(clinic: Clinic) -> None:
-    path, operator = "/ops/units", clinic.role(Role.OPS)
-    connected = {}
-    with psycopg.connect(clinic.network.installed.postgres_url, autocommit=True) as database:
-        for minutes in (0, 2):
-            database.execute(
-                "INSERT INTO unit_sessions (unit_id, epoch, bridge, connected, seen_at) VALUES (%(unit)s, 1, 'bridge', "
-                "true, now() - make_interval(mins => %(ago)s)) ON CONFLICT (unit_id) DO UPDATE SET "
-                "seen_at = excluded.seen_at",
-                {"unit": clinic.unit_id, "ago": minutes},
-            )
-            answer = await clinic.api.get(path, params={"connected": True, "limit": 200}, headers=operator)
-            connected[minutes] = clinic.unit_id in {link["unitId"] for link in answer.json()["items"]}
-    assert connected == {0: True, 2: False}
 
 
 async def test_a_replay_can_be_seen_before_it_is_run(clinic: Clinic) -> None:
