@@ -1,4 +1,6 @@
-"""Handing a unit command to the site: what a connector can say, and the one that is built in (`webhook` is the other).
+"""Handing a unit command to the site: what a connector can say, the one that is built in, and the choice by type.
+
+The others are `webhook`, `program` and `hl7v2.sender`.
 
 A connector says what it knows and no more: done, not done, or unsure. What follows from that (again, ask, give up) is
 `unit_agent.execution`'s.
@@ -6,6 +8,7 @@ A connector says what it knows and no more: done, not done, or unsure. What foll
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,6 +41,8 @@ class Unsure:
     """Nobody answered, or not usably: it may have been done."""
 
     why: str
+    after: float = 0.0
+    """Seconds the site wants to be left alone for."""
 
 
 class Connector(Protocol):
@@ -54,6 +59,29 @@ class Connector(Protocol):
     async def still_wanted(self, order: Order) -> bool | Unsure:
         """Whether a command that comes late still makes sense."""
         ...
+
+
+class ByType:
+    """Each type's own connector, and one for all the others."""
+
+    def __init__(self, by_type: Mapping[str, Connector], otherwise: Connector) -> None:
+        self._by_type = by_type
+        self._otherwise = otherwise
+
+    async def run(self, order: Order) -> Done | Declined | Unsure:
+        """Do it, where it belongs."""
+        return await self._of(order).run(order)
+
+    async def ask(self, order: Order) -> Done | NotDone | Declined | Unsure | None:
+        """Ask where it was to be done."""
+        return await self._of(order).ask(order)
+
+    async def still_wanted(self, order: Order) -> bool | Unsure:
+        """The opinion of where it is to be done."""
+        return await self._of(order).still_wanted(order)
+
+    def _of(self, order: Order) -> Connector:
+        return self._by_type.get(order.type, self._otherwise)
 
 
 class BuiltIn:
