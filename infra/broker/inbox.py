@@ -11,9 +11,12 @@ from collections.abc import Callable, Coroutine
 from itertools import islice
 from typing import Final
 
+import structlog
+
 from contracts import routing
+from infra.broker import wire
 from infra.broker.connection import BROKER_TROUBLE, BrokerConnection, Channel
-from infra.broker.consumer import OnDelivery, consume
+from infra.broker.consumer import Delivery, OnDelivery, consume
 from infra.broker.errors import BrokerUnavailable
 from infra.broker.private_queue import declare_private
 from infra.broker.reconnect import Reconnecting
@@ -25,6 +28,17 @@ CHANNELS: Final = 16
 """Bindings are made on so many channels at once: RabbitMQ 4.3 writes each to its metadata store, 700 a second one after
 the other and 4,700 this way; 3.10 makes 1,400 a second either way.
 """
+
+
+PROBE: Final = b"\x00carespine.probe"
+PROBE_SECONDS: Final = 5.0
+"""How often the inbox sends itself a message: that it consumes is known when it comes, and by nothing else."""
+SILENT_SECONDS: Final = 5.0
+"""A probe that takes longer makes it unready,"""
+LOST_SECONDS: Final = 20.0
+"""and one that takes that long makes it begin anew."""
+
+log = structlog.get_logger()
 
 
 class Inbox(Reconnecting):
@@ -55,6 +69,14 @@ class Inbox(Reconnecting):
         self._changed = asyncio.Event()
         self._connected = False
         self._been_up = False
+        self._probed_at: float | None = None
+        """Loop time at which the probe left that is still to come; None: the last one came."""
+
+    def ready(self) -> str | None:
+        """None when deliveries come, as the last probe has shown, else why not."""
+        if self._silent() > SILENT_SECONDS:
+            return "no deliveries come"
+        return super().ready()
 
     @property
     def units(self) -> frozenset[str]:
@@ -88,25 +110,49 @@ class Inbox(Reconnecting):
 
     async def _serve(self, connection: BrokerConnection) -> None:
         queue = await declare_private(connection, self._base)
-        consumer = await consume(
-            connection, queue, prefetch=0, exclusive=False, no_ack=True, on_delivery=self._on_delivery
-        )
+        consumer = await consume(connection, queue, prefetch=0, exclusive=False, no_ack=True, on_delivery=self._arrived)
         channels = [await connection.channel() for _ in range(CHANNELS)]
         self._connected = True
+        self._probed_at = None
+        prober = asyncio.create_task(self._keep_probing(connection, channels[0], queue))
         binder = asyncio.create_task(self._keep_bound(channels, queue))
         lost = asyncio.create_task(consumer.until_lost())
         try:
-            await asyncio.wait((binder, lost), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((binder, lost, prober), return_when=asyncio.FIRST_COMPLETED)
             if binder.done():
                 await binder
         finally:
             self._connected = False
-            binder.cancel()
-            lost.cancel()
-            await asyncio.gather(binder, lost, return_exceptions=True)
+            for task in (binder, lost, prober):
+                task.cancel()
+            await asyncio.gather(binder, lost, prober, return_exceptions=True)
+            self._probed_at = None
             self._up.clear()
             self._bound.clear()
             self._tell(list(self._waiting), BrokerUnavailable("lost"))
+
+    def _arrived(self, delivery: Delivery) -> None:
+        if delivery.body == PROBE:
+            self._probed_at = None
+        else:
+            self._on_delivery(delivery)
+
+    def _silent(self) -> float:
+        """For how long a probe has been on its way."""
+        return 0.0 if self._probed_at is None else asyncio.get_running_loop().time() - self._probed_at
+
+    async def _keep_probing(self, connection: BrokerConnection, channel: Channel, queue: str) -> None:
+        """Send a probe now and then; returns when one did not come back."""
+        probe = wire.publish(
+            channel.number, "", queue, PROBE, message_id=None, frame_max=connection.frame_max, persistent=False,
+            mandatory=False,
+        )  # fmt: skip
+        while self._silent() <= LOST_SECONDS:
+            if self._probed_at is None:
+                self._probed_at = asyncio.get_running_loop().time()
+                channel.send(probe)
+            await asyncio.sleep(PROBE_SECONDS)
+        log.error("inbox_silent", queue=queue, seconds=round(self._silent(), 1))
 
     async def _keep_bound(self, channels: list[Channel], queue: str) -> None:
         """Make the broker's bindings what is wanted, again and again. Nobody else uses these channels, so a caller who

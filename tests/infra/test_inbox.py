@@ -126,3 +126,16 @@ async def test_after_a_lost_connection_every_unit_is_bound_again_and_the_owner_h
     with pytest.raises(Unroutable):
         await call(publisher, "unit-0")
     await eventually(lambda: len(bridge.seen) == 50)
+
+
+async def test_an_inbox_to_which_nothing_comes_says_so_although_its_connection_stands(
+    bridge: Bridge, publisher: Publisher, cable: Cable
+) -> None:
+    await bridge.inbox.bind("north")
+    assert bridge.inbox.ready() is None
+    cable.hold_answers()
+    await eventually(lambda: bridge.inbox.ready() == "no deliveries come", within=15)
+    cable.let_answers_through()
+    await eventually(lambda: bridge.inbox.ready() is None)
+    push(publisher, "north", b"2")
+    await eventually(lambda: bridge.seen == [(routing.feed_key("north"), b"2")])
