@@ -145,7 +145,7 @@ class Execution:
             if remaining <= 0:
                 await self._clear_up(order, when_not_done="expired")
                 return
-            await asyncio.sleep(min(remaining, random.uniform(pause / 2, pause)))  # noqa: S311 - jitter, not a secret
+            await asyncio.sleep(min(remaining, _jittered(pause, answer)))
             pause = min(pause * 2, LONGEST_PAUSE)
         if tried:
             await self._clear_up(order, when_not_done=None)
@@ -183,7 +183,7 @@ class Execution:
             remaining = (order.deadline - self._now()).total_seconds()
             if remaining <= 0:
                 return answer
-            await asyncio.sleep(min(remaining, random.uniform(pause / 2, pause)))  # noqa: S311 - jitter, not a secret
+            await asyncio.sleep(min(remaining, _jittered(pause, answer)))
             pause = min(pause * 2, LONGEST_PAUSE)
         return answer
 
@@ -204,3 +204,8 @@ class Execution:
             code=code,
         )
         self._reported()
+
+
+def _jittered(pause: float, unsure: Unsure) -> float:
+    """How long to leave the site alone: no shorter than it wants."""
+    return unsure.after + random.uniform(pause / 2, pause)  # noqa: S311 - jitter, not a secret
