@@ -13,11 +13,14 @@ from gateway.positions import Positions
 from gateway.routes import health
 from gateway.routes.dead_letters import Desk
 from gateway.routes.unit_credentials import Access
+from gateway.streams import Streams
 from infra.broker import topology
 from infra.broker.publisher import Publisher
 from infra.broker.replies import ReplyBox
 from infra.database import pool
 from infra.http_server import serving
+from infra.portals.hub import Hub
+from infra.portals.log import PostgresPortalLog
 from infra.process import Process, run
 from infra.sealing import MasterKey, Sealer
 from infra.settings import Keys
@@ -64,6 +67,13 @@ async def main(process: Process) -> None:
     )
     signing = settings.keys.token_private_key
     private_key = signing.get_secret_value() if signing is not None else None
+    watching = pool(postgres_url, role="gateway", smallest=0, largest=4)
+    await watching.open(wait=False)
+    process.closing.push_async_callback(watching.close)
+    hub = Hub(PostgresPortalLog(watching), broker_url, instance=process.instance, metrics=process.metrics)
+    await enter(hub.inbox)
+    streams = Streams(hub, process.metrics)
+    process.tasks.create_task(hub.run(), name="portals")
     app = application(
         Parts(
             callers=callers,
@@ -85,8 +95,10 @@ async def main(process: Process) -> None:
             health=health.routes(
                 process.health, settings.identity.mode, publisher.ready, health.DatabaseHealth(reading)
             ),
+            streams=streams,
         )
     )
+    process.tasks.create_task(streams.leave_when(process.stopping), name="streams")
     process.tasks.create_task(topology.keep_declaring(broker_url, partitions=partitions), name="topology")
     await enter(serving(app, host=settings.http.host, port=settings.http.port, proxy_headers=False))
     process.started()

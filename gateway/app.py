@@ -29,8 +29,9 @@ from gateway.openapi import command_answers, describe, json_body, path_parameter
 from gateway.passage import passage
 from gateway.problems import KINDS, Kind, Problem, bug, invalid, trouble
 from gateway.routes import commands as command_status
-from gateway.routes import dead_letters, encounters, operations, patients, queues, unit_credentials, units
+from gateway.routes import dead_letters, encounters, operations, patients, queues, streams, unit_credentials, units
 from gateway.routes.dead_letters import Desk
+from gateway.streams import Streams
 from infra.broker.errors import BrokerUnavailable
 from infra.database import DatabaseUnavailable
 from projections.questions import CursorNotValid
@@ -50,6 +51,7 @@ class Parts:
     body_limit: int
     version: str
     health: Sequence[Route]
+    streams: Streams
 
 
 def application(parts: Parts) -> ASGIApp:
@@ -76,6 +78,7 @@ def application(parts: Parts) -> ASGIApp:
     for place in (patients, encounters, queues, units, unit_credentials, command_status, operations):
         app.include_router(place.router(parts.questions))
     app.include_router(dead_letters.router(parts.desk))
+    app.include_router(streams.router(parts.callers, parts.streams))
     found += parts.health
     document = describe(app, commands.ROWS, _BY_HAND, parts.version)
 

@@ -243,6 +243,8 @@ def _complete(path: str, method: str, operation: Json, *, is_command: bool) -> N
         if parameter.get("in") == "path":
             parameter["name"] = to_camel(parameter["name"])
     headers = ["Idempotency-Key", "Prefer", "If-Match"] if is_command else ["Carespine-Position"]
+    if "text/event-stream" in operation["responses"].get("200", {}).get("content", {}):
+        headers = []  # it begins where it is told to
     if path.startswith("/api/") and "{unit_id}" not in path:
         headers.append("X-Unit-Id")
     if path.startswith("/api/"):

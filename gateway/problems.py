@@ -69,6 +69,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "outcome_pending": Kind(503, "The outcome is not known yet"),
     "unit_keys_not_served": Kind(503, "Units' own keys are not served here"),
     "read_model_behind": Kind(503, "The read model does not know that position yet"),
+    "too_many_streams": Kind(503, "No more streams can be served here right now"),
     "unit_not_connected": Kind(503, "The unit is not connected"),
     "unit_call_timeout": Kind(504, "The unit did not answer in time"),
 }

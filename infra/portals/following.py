@@ -87,6 +87,13 @@ class Follower(ABC):
             self.departments is None or shown.department is None or shown.department in self.departments
         )
 
+    def resumed(self, missed: Sequence[Shown], reset: ResetReason | None) -> tuple[list[Shown], ResetReason | None]:
+        """What of that it is told before what comes; too much of it is a reset."""
+        followed = [shown for shown in missed if self.follows(shown)]
+        if sum(len(shown.frame) for shown in followed) > BUDGET_BYTES / 2:
+            return [], "too_far_back"
+        return followed, reset
+
     @abstractmethod
     def begin(self, partition: int, position: int, missed: Sequence[Shown], reset: ResetReason | None) -> None:
         """It follows from `position` on; `missed` came before, or too much did (`reset`)."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -15,7 +17,7 @@ from infra.services.launcher import Services
 from tests.gateway.conftest import arrival, person
 from tests.kit.brokers import fresh_virtual_host
 from tests.kit.databases import fresh_database
-from tests.kit.portals import Portal
+from tests.kit.portals import EVERYTHING, Portal, Stream, turned_away
 from tests.kit.processes import Installation, Started, installation
 
 
@@ -153,3 +155,130 @@ async def test_a_desk_calls_the_next_patient_from_its_portal_and_is_told_the_out
         assert (triaged["data"]["visit"]["acuity"], triaged["data"]["visit"]["status"]) == (2, "triaged")
         await nurse.say({**update, "requestId": "again"})
         assert (await nurse.told("outcome", requestId="again"))["status"] == "unchanged"
+
+
+async def test_server_sent_events_tell_the_same_and_resume_from_the_last_id(house: House) -> None:
+    await house.unit("west")
+    async with house.portal(Role.DOCTOR, "west") as doctor, house.client(Role.DOCTOR, "west") as client:
+        await doctor.welcomed()
+        async with Stream(client, topics="queue-board,notifications,patient-status,units") as stream:
+            await stream.event("welcome")
+            first = await house.checked_in("west")
+            await stream.event("queue-updated")
+            await stream.event("notification")
+            seen = stream.last_event_id
+        second = await house.checked_in("west")
+        await house.checked_in("west", department="radiology")
+        async with Stream(client, seen, departments="general") as resumed:
+            await resumed.event("notification", encounterId=second["encounterId"])
+            await doctor.event("notification", department="radiology")
+            by_position = {event["position"]: event for event in doctor.events}
+            told = [*stream.events, *resumed.events]
+            positions = [int(at) for at, name, data in told if at is not None and data.get("type") == "event"]
+            assert positions == sorted(set(positions))
+            for at, _, data in told:
+                if data.get("type") == "event":
+                    assert data == by_position[int(at or 0)]
+            assert first["encounterId"] != second["encounterId"]
+            departments = {data["data"].get("department", "general") for _, _, data in resumed.events if "data" in data}
+            assert departments == {"general"}
+
+
+async def test_each_role_is_told_what_it_may_read_and_nothing_of_other_units(house: House) -> None:
+    """Every topic is asked for by every role, at its own unit while another unit is just as busy."""
+    await house.unit("mine")
+    await house.unit("theirs")
+    everything = {"notification", "queue-updated", "patient-status-changed"}
+    expected = {
+        **dict.fromkeys(
+            (Role.ADMIN, Role.STAFF, Role.DOCTOR, Role.NURSE, Role.PHARMACIST, Role.LAB_TECHNICIAN, Role.RADIOLOGIST),
+            everything,
+        ),
+        Role.RECEPTIONIST: everything - {"notification"},
+        Role.BILLING: everything - {"notification"},
+    }
+    results = {Role.ADMIN, Role.STAFF, Role.DOCTOR, Role.NURSE, Role.LAB_TECHNICIAN, Role.RADIOLOGIST}
+    async with AsyncExitStack() as stack:
+        portals = {role: await stack.enter_async_context(house.portal(role, "mine")) for role in [*expected, Role.OPS]}
+        for role, portal in portals.items():
+            welcome = await portal.welcomed()
+            assert ("results" in welcome["topics"]) == (role in results)
+            assert set(welcome["denied"]) == {*EVERYTHING} - {*welcome["topics"]}
+        assert (await portals[Role.OPS].welcomed())["topics"] == ["units"]
+        await house.checked_in("theirs")
+        mine = await house.checked_in("mine")
+        async with house.client(Role.OPS) as ops:
+            suspended = await ops.post("/api/units/mine/suspend", json={"reason": "works"})
+            assert suspended.status_code == 200, suspended.text
+        for role, portal in portals.items():
+            changed = await portal.event("unit-changed", status="suspended")
+            assert changed["unitId"] == "mine"
+            names = {event["event"] for event in portal.events}
+            assert names == {*expected.get(role, set()), "unit-changed"}, role
+            assert {event["unitId"] for event in portal.events} == {"mine"}
+            assert "Quillfeather" not in str(portal.events)
+            if role is not Role.OPS:
+                entry = next(event for event in portal.events if event["event"] == "queue-updated")["data"]["entry"]
+                assert entry["patientId"] == mine["patientId"]
+
+
+async def test_nobody_gets_a_portal_who_has_none_and_nobody_another_units(house: House) -> None:
+    await house.unit("closed")
+    assert await turned_away(house.portal_url, house.installed.token(Role.UNIT, "closed")) == 403
+    assert await turned_away(house.portal_url, house.installed.token(Role.DOCTOR, "closed", ttl=-10)) == 401
+    async with house.portal(Role.DOCTOR, "closed", unitId="north") as stranger:
+        bye = await stranger.told("bye")
+        assert (bye["code"], bye["mayReconnect"], await stranger.closed()) == (4403, False, 4403)
+    async with house.portal(Role.OPS, "closed", topics=["queue-board", "patient-status"]) as ops:
+        assert await ops.closed() == 4403
+    async with house.portal(Role.NURSE, "nowhere") as lost:
+        assert await lost.closed() == 4404
+    async with house.client(Role.DOCTOR, "closed") as doctor, house.client(Role.OPS, "closed") as ops_client:
+        assert (await doctor.get("/api/stream", params={"unit": "north"})).status_code == 403
+        assert (await ops_client.get("/api/stream", params={"topics": "queue-board"})).status_code == 403
+        assert (await doctor.get("/api/stream", params={"topics": "gossip"})).status_code == 400
+        assert (await doctor.get("/api/stream", headers={"Last-Event-ID": "x"})).status_code == 400
+    async with house.client(Role.DOCTOR, "nowhere") as nobody:
+        assert (await nobody.get("/api/stream")).status_code == 404
+    async with house.client(Role.UNIT, "closed") as agent:
+        assert (await agent.get("/api/stream")).status_code == 403
+
+
+async def test_a_unit_that_is_only_watched_is_not_called(house: House) -> None:
+    """A portal's binding is for the feed alone: with no agent there, a live call is answered 503 at once."""
+    await house.unit("watched")
+    async with house.portal(Role.DOCTOR, "watched") as doctor, house.client(unit="watched") as client:
+        await doctor.welcomed()
+        answer = await client.post("/api/units/watched/calls/ping", json={}, headers={"Prefer": "wait=5"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "unit_not_connected")
+
+
+async def test_a_browser_offers_its_token_as_a_subprotocol(house: House) -> None:
+    await house.unit("browsing")
+    token = house.installed.token(Role.STAFF, "browsing")
+    async with Portal(house.portal_url, token, as_browser=True) as page:
+        await page.welcomed()
+        assert page.socket.subprotocol == "carespine.portal.v1"
+
+
+async def test_what_is_pushed_can_be_read_at_that_position(house: House) -> None:
+    """A push never announces what a query cannot yet see."""
+    await house.unit("readable")
+    async with (
+        house.portal(Role.NURSE, "readable", topics=["queue-board"]) as nurse,
+        house.client(unit="readable") as client,
+    ):
+        await nurse.welcomed()
+        for number in range(1, 11):
+            await house.checked_in("readable")
+            event = await nurse.event("queue-updated", counts={**_NOBODY, "waiting": number})
+            shown = await client.get(f"/api/queues/general/entries/{event['data']['entry']['id']}")
+            assert shown.status_code == 200
+            entry = event["data"]["entry"]
+            assert {name: shown.json()[name] for name in entry if name != "arrivedAt"} == {
+                name: value for name, value in entry.items() if name != "arrivedAt"
+            }
+            assert datetime.fromisoformat(shown.json()["arrivedAt"]) == datetime.fromisoformat(entry["arrivedAt"])
+
+
+_NOBODY = dict.fromkeys(("waiting", "called", "in-service", "done", "no-show", "left", "transferred"), 0)

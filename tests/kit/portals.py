@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Self
 
+import httpx
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -124,3 +125,58 @@ async def turned_away(url: str, token: str) -> int:
         return refused.response.status_code
     await socket.close()
     raise AssertionError("was let in")
+
+
+class Stream:
+    """The same over Server-Sent Events. An async context manager; events as (id, name, data)."""
+
+    def __init__(self, client: httpx.AsyncClient, last_event_id: str | None = None, **parameters: str) -> None:
+        self._client = client
+        self._parameters = parameters
+        self._after = last_event_id
+        self.events: list[tuple[str | None, str, Frame]] = []
+        self.last_event_id: str | None = last_event_id
+        self.is_over = False
+        self._reader: asyncio.Task[None] | None = None
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        headers = {} if self._after is None else {"Last-Event-ID": self._after}
+        answer = await self._stack.enter_async_context(
+            self._client.stream("GET", "/api/stream", params=self._parameters, headers=headers)
+        )
+        if answer.status_code != 200:
+            raise AssertionError((answer.status_code, await answer.aread()))
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        self._reader = asyncio.create_task(self._read(answer))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._reader
+        await self._stack.aclose()
+
+    async def event(self, name: str, *, within: float = 20, **data: object) -> Frame:
+        """The data of an event of this name whose own data has these fields, waited for."""
+
+        def found() -> list[Frame]:
+            return [
+                told for _, kind, told in self.events if kind == name and data.items() <= told.get("data", told).items()
+            ]
+
+        return (await eventually(found, within=within, what=f"an event {name}"))[0]
+
+    async def _read(self, answer: httpx.Response) -> None:
+        fields: dict[str, str] = {}
+        async for line in answer.aiter_lines():
+            name, _, value = line.partition(": ")
+            if line:
+                fields[name] = value
+                continue
+            self.last_event_id = fields.get("id", self.last_event_id)
+            if "data" in fields:
+                self.events.append((fields.get("id"), fields["event"], orjson.loads(fields["data"])))
+            fields = {}
+        self.is_over = True

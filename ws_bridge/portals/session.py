@@ -138,9 +138,7 @@ class PortalSession(Follower):
     # What the hub says
 
     def begin(self, partition: int, position: int, missed: Sequence[Shown], reset: ResetReason | None) -> None:
-        followed = [shown for shown in missed if self.follows(shown)]
-        if sum(len(shown.frame) for shown in followed) > BUDGET_BYTES / 2:
-            followed, reset = [], "too_far_back"
+        followed, reset = self.resumed(missed, reset)
         for shown in followed:
             self.outbox.put(shown, exactly=True)
         self._through = position
