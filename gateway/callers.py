@@ -49,6 +49,11 @@ class Callers:
 
     def actor(self, asked: Passage) -> Actor:
         """The bearer of the request's token, or Problem 401."""
+        claims = self.bearer(asked)
+        return Actor.model_construct(subject=claims.sub, role=claims.role, unit=claims.unit)
+
+    def bearer(self, asked: Passage) -> Claims:
+        """What the request's token says, its lifetime too, or Problem 401."""
         header = asked.headers.get(b"authorization")
         if header is None:
             self._turned_away("missing")
@@ -65,7 +70,7 @@ class Callers:
             raise unauthenticated(code, _DETAILS.get(why.code, "It cannot be read.")) from None
         if claims.role is Role.UNIT:
             self._unit(asked, claims)
-        return Actor.model_construct(subject=claims.sub, role=claims.role, unit=claims.unit)
+        return claims
 
     def certified(self, asked: Passage, unit_id: str) -> None:
         """Problem 403 when a client certificate is asked for, and the request came with another unit's, or none."""

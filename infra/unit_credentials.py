@@ -40,11 +40,6 @@ WITH over AS (
 INSERT INTO unit_assertions_seen (unit_id, assertion, until) VALUES (%s, %s, to_timestamp(%s))
 ON CONFLICT DO NOTHING RETURNING true
 """
-_STANDING: Final = """
-SELECT max(r.not_before), bool_or(k.revoked_at IS NOT NULL), min(k.valid_until)
-FROM (SELECT) AS one LEFT JOIN read_unit_revocations r ON r.unit_id = %(unit_id)s
-LEFT JOIN read_unit_keys k ON k.unit_id = %(unit_id)s AND k.key_id = %(key_id)s
-"""
 _REVOKED: Final = """
 SELECT unit_id, position, key_id, not_before, seen_at FROM read_unit_revocations WHERE seen_at > %s ORDER BY seen_at
 """
@@ -143,25 +138,6 @@ class Exchange:
         return Issued(token, datetime.fromtimestamp(issued_at + self._ttl, UTC), key_id, issued_at)
 
 
-async def standing(pool: Pool, claims: Claims, *, clock: Clock = time.time) -> str | None:
-    """Why a unit's token is not good although it is ours and in time; None when it is. Raises DatabaseUnavailable.
-
-    `key_revoked`: enrol again · `token_revoked`: get another.
-    """
-    async with connected(pool) as connection, connection.transaction():
-        await connection.execute("SELECT set_config('carespine.unit', %s, true)", (claims.unit,))
-        cursor = await connection.execute(_STANDING, {"unit_id": claims.unit, "key_id": claims.kid})
-        row = await cursor.fetchone()
-    not_before, is_revoked, valid_until = row or (None, None, None)
-    if is_revoked:
-        return "key_revoked"
-    if not_before is not None and claims.iat < not_before.timestamp():
-        return "token_revoked"
-    if valid_until is not None and clock() >= valid_until.timestamp():
-        return "token_revoked"
-    return None
-
-
 class Revocations:
     """Every revocation this process has heard of, looked for twice a second: the push may be lost, this is not."""
 
@@ -208,9 +184,14 @@ class Revocations:
 
         `key_revoked` · `token_revoked` · `revocations_not_known`: this process has not been able to look even once.
         """
+        return self.against(claims.unit or "", key_id=claims.kid, issued_at=claims.iat)
+
+    def against(self, unit_id: str, *, key_id: str | None, issued_at: int) -> str | None:
+        """The same for a token of that unit, key and age."""
         if not self._is_known:
             return "revocations_not_known"
-        found = [one for one in self._known.get(claims.unit or "", {}).values() if one.ends(issued_at=claims.iat)]
-        if any(one.voids(claims.kid) for one in found):
+        known = self._known.get(unit_id, {}).values()
+        found = [one for one in known if one.ends(issued_at=issued_at) or (key_id and one.key_id == key_id)]
+        if any(one.voids(key_id) for one in found):
             return "key_revoked"
         return "token_revoked" if found else None

@@ -17,8 +17,10 @@ from infra.portals.log import PostgresPortalLog
 from infra.process import Process, run
 from infra.sealing import MasterKey, Sealer
 from infra.tokens import Verifier
+from infra.unit_credentials import Exchange, Revocations
 from ws_bridge.admission import PORTAL_PATH, UNIT_PATH, Door
 from ws_bridge.catch_up import READERS, CatchUp
+from ws_bridge.credentials import Renewals
 from ws_bridge.deliveries import Deliveries
 from ws_bridge.entrance import Entrance
 from ws_bridge.hosting import Bridge, UnitHost
@@ -60,6 +62,13 @@ async def main(process: Process) -> None:
         instance=process.instance,
         links=links,
         sessions=sessions,
+    revocations = Revocations(database, revoked=links.revoked)
+    signing = settings.keys.token_private_key  # not needed to take what a unit's key has signed, only to answer a token
+    exchange = Exchange(
+        database,
+        signing.get_secret_value() if signing is not None else None,
+        token_seconds=settings.units.token_seconds,
+    )
         inbox=inbox,
         publisher=publisher,
         catch_up=catch_up,
@@ -69,6 +78,7 @@ async def main(process: Process) -> None:
     )
     presence = Presence(
         database,
+        credentials=Renewals(exchange, verifier, revocations, metrics),
         publisher,
         metrics,
         partitions=settings.work.partitions,
@@ -80,7 +90,7 @@ async def main(process: Process) -> None:
     process.ready.check("sessions", sessions.ready)
     process.ready.check("log", catch_up.ready)
 
-    door = Door(verifier, metrics)
+    door = Door(verifier, metrics, forbid=revocations.forbid, certificate_header=settings.units.certificate_header)
     entrance = Entrance(
         metrics,
         asyncio.get_running_loop().time,
@@ -111,6 +121,7 @@ async def main(process: Process) -> None:
     start(catch_up.sweep(), name="sweep")
     start(look_after(links, metrics), name="upkeep")
     start(hub.run(), name="portals")
+    start(revocations.watch(), name="revocations")
     start(portals.look_after(), name="portals-upkeep")
     for number in range(READERS):
         start(catch_up.read(), name=f"reader-{number}")

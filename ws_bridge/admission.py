@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import json
+from collections.abc import Callable
 from typing import Final
 
 from websockets.asyncio.server import ServerConnection
@@ -29,9 +30,21 @@ class Visitor(ServerConnection):
 class Door:
     """Looks at every opening handshake."""
 
-    def __init__(self, verifier: Verifier, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        metrics: Metrics,
+        *,
+        forbid: Callable[[Claims], str | None] = lambda claims: None,
+        certificate_header: str | None = None,
+    ) -> None:
+        """`forbid`: why a unit's token is not good any more. `certificate_header`: where a proxy names the unit whose
+        client certificate it has verified; None: no certificate is asked for.
+        """
         self._verifier = verifier
         self._metrics = metrics
+        self._forbid = forbid
+        self._certificate_header = certificate_header
         self.closed = False
         """The bridge is leaving: come back elsewhere, or later."""
 
@@ -52,12 +65,33 @@ class Door:
         if claims.role is not Role.UNIT or claims.unit is None:
             self._metrics.auth_failures.labels("not_a_unit").inc()
             return problem(403, "not_allowed", "Only a unit's own token (role unit, with its unit) is let in here.")
+        refusal = self._revoked(claims) or self._certified(claims.unit, request)
+        if refusal is not None:
+            return refusal
         offered = {one.strip() for one in request.headers.get("Sec-WebSocket-Protocol", "").split(",")}
         if SUBPROTOCOL not in offered:
             return problem(400, "subprotocol_missing", f"Offer the subprotocol {SUBPROTOCOL}.")
         if isinstance(connection, Visitor):
             connection.claims = claims
         return None
+
+    def _revoked(self, claims: Claims) -> Response | None:
+        match self._forbid(claims):
+            case None:
+                return None
+            case "revocations_not_known":
+                detail = "Whether the token was revoked is not known yet."
+                return problem(503, "database_unavailable", detail, {"Retry-After": "2"})
+            case why:
+                self._metrics.auth_failures.labels("revoked").inc()
+                detail = "Get a new token; a revoked key has to be enrolled anew."
+                return problem(401, why, detail, {"WWW-Authenticate": "Bearer"})
+
+    def _certified(self, unit_id: str, request: Request) -> Response | None:
+        if self._certificate_header is None or request.headers.get_all(self._certificate_header) == [unit_id]:
+            return None
+        self._metrics.auth_failures.labels("certificate").inc()
+        return problem(403, "certificate_not_this_unit", "Use the certificate that was issued for this unit.")
 
 
 def problem(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:

@@ -38,6 +38,7 @@ from infra.database import DatabaseUnavailable
 from infra.telemetry.metrics import Metrics
 from ws_bridge.admission import Visitor
 from ws_bridge.catch_up import CatchUp
+from ws_bridge.credentials import Renewals
 from ws_bridge.deliveries import SessionTaken
 from ws_bridge.line import Line
 from ws_bridge.link import Link
@@ -96,6 +97,7 @@ class Bridge:
     catch_up: CatchUp
     submissions: Submissions
     calls: LiveCalls
+    credentials: Renewals
     metrics: Metrics
 
 
@@ -124,7 +126,7 @@ class UnitHost:
             Ask: bridge.submissions.tell,
             Ping: lambda link, _: link.say(PONG),
             Pong: lambda link, _: None,
-            Renew: lambda link, _: link.end(CloseCode.NOT_THE_PROTOCOL, "this bridge renews no credentials"),
+            Renew: bridge.credentials.hear,
             **(more or {}),
         }
 
@@ -182,6 +184,9 @@ class _Visit:
             link.end(CloseCode.HELLO_TIMEOUT, "no hello came in time")
             return False
         bridge.links.expect(link)
+        revoked = bridge.credentials.shut_out(link)
+        if revoked is not None:
+            return self._turned_away("revoked", revoked, "the credential was revoked", None)
         with suppress(BrokerUnavailable):  # it is bound when the broker is back; until then sweeps bring the facts
             await bridge.inbox.bind(link.unit_id)
         try:
@@ -206,7 +211,7 @@ class _Visit:
             heartbeat_seconds=HEARTBEAT_SECONDS,
             max_frame_bytes=MAX_FRAME_BYTES,
             server_time=datetime.now(UTC),
-            credential_expires_at=datetime.fromtimestamp(link.expires_at, UTC),
+            credential_expires_at=datetime.fromtimestamp(link.credential.expires_at, UTC),
         )
         link.say(welcome.to_json())
         bridge.catch_up.push(link)

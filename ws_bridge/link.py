@@ -7,6 +7,7 @@ when the unit has caught up. A unit that neither reads nor acknowledges is cut.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -17,6 +18,7 @@ from websockets.asyncio.server import ServerConnection, broadcast
 from contracts.frames import Bye, CloseCode
 from infra.telemetry.metrics import Metrics
 from infra.tokens import Claims
+from ws_bridge.credentials import LinkCredential
 from ws_bridge.session import Session, Tellable
 
 CONGESTED_BYTES: Final = 512 * 1024
@@ -39,7 +41,7 @@ class Link:
         "_noted",
         "_sent",
         "ended",
-        "expires_at",
+        "credential",
         "partition",
         "queued",
         "session",
@@ -52,7 +54,8 @@ class Link:
         if claims.unit is None:
             raise ValueError("a link is one unit's")
         self.unit_id: Final = claims.unit
-        self.expires_at: Final = claims.exp
+        self.credential = LinkCredential.of(claims, time.time())
+        """What it is held by; another one once it was renewed."""
         self.socket: Final = socket
         self.session: Final = Session(claims.unit)
         self.partition = 0
@@ -105,7 +108,7 @@ class Link:
             return
         if self.ended is not None:
             return
-        standing = self.session.standing(facts)
+        standing = self.session.standing(facts) or self.credential.ended_by_any(facts)
         if standing is not None:
             self.end(standing, "the unit's standing changed")
             return

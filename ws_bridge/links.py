@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from contracts.frames import CloseCode
+from infra.unit_credentials import Revocation
 from ws_bridge.link import Link
 
 
@@ -52,6 +53,13 @@ class Links:
         held = self._open.get(unit_id)
         if held is not None and held.epoch < epoch:
             held.end(CloseCode.SUPERSEDED, "a newer session holds the unit")
+
+    def revoked(self, revocation: Revocation) -> None:
+        """The unit's credential, or one of them, is void: whoever is held by it is shut out."""
+        for link in self.listening(revocation.unit_id):
+            code = link.credential.ended_by(revocation)
+            if code is not None:
+                link.end(code, "the unit's credential was revoked")
 
     def release(self, link: Link) -> bool:
         """The link is over; whether the unit has none left here."""

@@ -187,6 +187,10 @@ class Metrics:
         return self._counter("unit_hello", "Hellos answered", "result")
 
     @cached_property
+    def unit_renewals(self) -> Counter:
+        return self._counter("unit_renewals", "Credentials renewed in a session", "result")
+
+    @cached_property
     def unit_fenced(self) -> Counter:
         return self._counter("unit_fenced", "Sessions ended because a newer one holds the unit")
 
@@ -266,6 +270,16 @@ class Metrics:
     @cached_property
     def agent_journal_bytes(self) -> Gauge:
         return self._gauge("agent_journal_bytes", "Size of the local store")
+
+    @cached_property
+    def agent_hl7_received(self) -> Counter:
+        """result: taken, repeated, refused."""
+        return self._counter("agent_hl7_received", "HL7 v2 messages that came in", "result")
+
+    @cached_property
+    def agent_hl7_waiting(self) -> Gauge:
+        """state: waiting, set_aside."""
+        return self._gauge("agent_hl7_waiting", "HL7 v2 messages that are to go out", "state")
 
     @cached_property
     def agent_room_short(self) -> Gauge:
