@@ -12,9 +12,9 @@ from typing import Any
 from command_handlers.book import Book, Draft
 from command_handlers.domain.catalogue import aggregate_for
 from command_handlers.domain.decider import Counted, Freed, Notice, Taken, Timer
-from command_handlers.domain.processes import notices, reactions, timers
+from command_handlers.domain.processes import conflict, notices, reactions, timers
 from command_handlers.domain.unit import admits
-from contracts.envelope import CommandEnvelope, Json, Status
+from contracts.envelope import CommandEnvelope, Json, Origin, Status
 from contracts.model import Command, Refusal
 from contracts.refusals import VersionConflict
 
@@ -54,12 +54,25 @@ def decide(book: Book, envelope: CommandEnvelope, command: Command, *, at: datet
             _expect(draft, command, decision.stream, envelope.expected_version)
         decision.result = _carry_out(draft, command, decision, depth=0)
     except Refusal as no:
-        return Decision(
+        refused = Decision(
             Status.REFUSED, stream=decision.stream, code=no.code(), detail=no.message(), about=no.about or None
         )
+        return _with_its_task(book, envelope, command, refused, at=at) if envelope.origin is Origin.UNIT else refused
     if not draft.events:
         decision.status = Status.UNCHANGED
     return decision
+
+
+def _with_its_task(
+    book: Book, envelope: CommandEnvelope, command: Command, refused: Decision, *, at: datetime
+) -> Decision:
+    """The refusal of what was done at a unit, with the task that it leads to there."""
+    draft = Draft(book, envelope, at)
+    if draft.unit.status is None or refused.code is None:
+        return refused  # there is nobody whose task it could be
+    _carry_out(draft, conflict(command, refused.code, draft), refused, depth=0)
+    refused.draft = draft
+    return refused
 
 
 def _expect(draft: Draft, command: Command, stream: str, version: int) -> None:

@@ -26,6 +26,7 @@ EncounterId = NewType("EncounterId", UUID)
 QueueEntryId = NewType("QueueEntryId", UUID)
 UnitCommandId = NewType("UnitCommandId", UUID)
 CommandId = NewType("CommandId", UUID)
+TaskId = NewType("TaskId", UUID)
 
 _YEAR_9999: Final = 253_370_764_800_000
 

@@ -27,6 +27,7 @@ _NAMED_BY_PATH: Final = {
     "entry_id": "queue_entry_not_found",
     "department": "department_not_found",
     "unit_command_id": "unit_command_not_found",
+    "task_id": "task_not_found",
 }
 
 

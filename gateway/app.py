@@ -29,7 +29,17 @@ from gateway.openapi import command_answers, describe, json_body, path_parameter
 from gateway.passage import passage
 from gateway.problems import KINDS, Kind, Problem, bug, invalid, trouble
 from gateway.routes import commands as command_status
-from gateway.routes import dead_letters, encounters, operations, patients, queues, streams, unit_credentials, units
+from gateway.routes import (
+    dead_letters,
+    encounters,
+    operations,
+    patients,
+    queues,
+    streams,
+    tasks,
+    unit_credentials,
+    units,
+)
 from gateway.routes.dead_letters import Desk
 from gateway.streams import Streams
 from infra.broker.errors import BrokerUnavailable
@@ -75,7 +85,7 @@ def application(parts: Parts) -> ASGIApp:
     found += [route_of(row, parts.callers, parts.intake) for row in commands.ROWS]
     found += [command_status.any_command(parts.callers, parts.intake), calls.route(parts.callers, parts.calls)]
     found += unit_credentials.UnitAccounts(parts.access).routes()
-    for place in (patients, encounters, queues, units, unit_credentials, command_status, operations):
+    for place in (patients, encounters, queues, tasks, units, unit_credentials, command_status, operations):
         app.include_router(place.router(parts.questions))
     app.include_router(dead_letters.router(parts.desk))
     app.include_router(streams.router(parts.callers, parts.streams))

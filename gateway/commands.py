@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from contracts import encounter, patient, queue, unit, unit_command, unit_credential
+from contracts import encounter, patient, queue, task, unit, unit_command, unit_credential
 from contracts.envelope import Json
 from gateway.command_routes import CommandRoute, new
 
@@ -14,6 +14,7 @@ ENCOUNTER: Final = "01996a2f-1a02-7c3d-9e77-0b4a6f2d8c55"
 ENTRY: Final = "01996a2f-1a02-7e90-8d21-6c0f3b7a9e42"
 OTHER_ENTRY: Final = "01996a31-77b0-7d14-a3c8-2e9f5b1d6078"
 UNIT_COMMAND: Final = "01996a33-0d5e-7f02-b6a4-91c3e7d80b2f"
+TASK: Final = "01996a35-5c21-7b66-9f0a-3d8e1a7c4b90"
 DEADLINE: Final = timedelta(hours=24)
 """Until when a unit may take up a durable command, where the caller says nothing."""
 
@@ -243,6 +244,47 @@ MAILBOX: Final = (
     ),
 )
 
+
+def _task(
+    command: type[task.TaskCommands], action: str, status: str, example: Json | None = None, assignee: str = "nurse-4"
+) -> CommandRoute:
+    return CommandRoute(
+        command=command,
+        path=f"/api/tasks/{{task_id}}/{action}",
+        example=example or {},
+        result={"id": TASK, "status": status, **({"assignee": assignee} if assignee else {})},
+    )
+
+
+TASKS: Final = (
+    CommandRoute(
+        command=task.CreateTask,
+        path="/api/tasks",
+        fills={"task_id": new("task")},
+        created="/api/tasks/{id}",
+        example={
+            "kind": "call-back",
+            "title": "Call back about the cough",
+            "patientId": PATIENT,
+            "department": "general-medicine",
+            "priority": "urgent",
+            "dueAt": "2026-11-21T09:00:00Z",
+        },
+        result={"id": TASK, "status": "requested"},
+    ),
+    _task(task.AssignTask, "assign", "received", {"assignee": "nurse-4"}),
+    _task(task.ClaimTask, "claim", "accepted"),
+    _task(task.AcceptTask, "accept", "accepted"),
+    _task(task.RejectTask, "reject", "rejected", {"reason": "off duty from noon"}, assignee=""),
+    _task(task.StartTask, "start", "in-progress"),
+    _task(task.HoldTask, "hold", "on-hold", {"reason": "no answer", "businessStatus": "waiting-for-patient"}),
+    _task(task.ResumeTask, "resume", "in-progress"),
+    _task(task.CompleteTask, "complete", "completed", {"outcome": "reached", "notes": "feels better"}),
+    _task(task.FailTask, "fail", "failed", {"reason": "the number does not exist"}),
+    _task(task.CancelTask, "cancel", "cancelled", {"reason": "came by in person"}),
+    _task(task.MarkTaskEnteredInError, "entered-in-error", "entered-in-error", {"reason": "another patient was meant"}),
+)
+
 HOT: Final = (ENCOUNTERS[0], QUEUES[0], PATIENTS[0])
 """Asked for most; they stand first where the router looks."""
-ROWS: Final = (*HOT, *(row for row in (*ENCOUNTERS, *QUEUES, *PATIENTS, *UNITS, *MAILBOX) if row not in HOT))
+ROWS: Final = (*HOT, *(row for row in (*ENCOUNTERS, *QUEUES, *PATIENTS, *UNITS, *MAILBOX, *TASKS) if row not in HOT))

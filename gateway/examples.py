@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from contracts.envelope import Json
-from gateway.commands import ENCOUNTER, ENTRY, PATIENT, SETTINGS, UNIT_COMMAND
+from gateway.commands import ENCOUNTER, ENTRY, PATIENT, SETTINGS, TASK, UNIT_COMMAND
 
 _AT: Final = "2026-11-20T09:00:00Z"
 _LETTER_ID: Final = "01996a40-2b6d-5e11-a0c9-1d77f2b94e60"
@@ -112,6 +112,37 @@ _UNIT_COMMAND: Final[Json] = {
     "supersedeKey": "blood-count",
     "supersededBy": None,
 }
+_TASK: Final[Json] = {
+    "id": TASK,
+    "unitId": "clinic-001",
+    "kind": "conflict",
+    "status": "requested",
+    "open": True,
+    "title": None,
+    "description": None,
+    "patientId": PATIENT,
+    "encounterId": ENCOUNTER,
+    "department": "general-medicine",
+    "priority": "routine",
+    "assignee": None,
+    "dueAt": None,
+    "overdue": False,
+    "businessStatus": None,
+    "cause": {
+        "commandId": COMMAND_ID,
+        "commandType": "queue.CallNext",
+        "code": "entry_not_waiting",
+        "issuedAt": _AT,
+    },
+    "outcome": None,
+    "lastWords": None,
+    "erased": False,
+    "version": 1,
+    "createdPosition": 4711,
+    "createdAt": _AT,
+    "startedAt": None,
+    "endedAt": None,
+}
 _LETTER: Final[Json] = {
     "letterId": _LETTER_ID,
     "commandId": COMMAND_ID,
@@ -152,6 +183,9 @@ ANSWERS: Final[Mapping[str, Any]] = {  # Any: JSON
     "POST /api/patients/search": _page(_PATIENT),
     "GET /api/patients/{patient_id}": _PATIENT,
     "GET /api/patients/{patient_id}/encounters": _page(_ENCOUNTER),
+    "GET /api/patients/{patient_id}/tasks": _page(_TASK),
+    "GET /api/tasks": _page(_TASK),
+    "GET /api/tasks/{task_id}": _TASK,
     "GET /api/encounters": _page(_ENCOUNTER),
     "GET /api/encounters/{encounter_id}": _ENCOUNTER,
     "GET /api/notifications": _page(

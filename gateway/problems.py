@@ -77,6 +77,7 @@ KINDS: Final[Mapping[str, Kind]] = {
 CONTENT_REFUSALS: Final = frozenset(
     {
         *("mrn_not_valid", "birth_date_in_future", "deadline_in_past", "same_department", "department_not_found"),
+        "due_in_past",
         *("enrolment_code_not_valid", "enrolment_code_expired", "enrolment_code_used"),
     }
 )

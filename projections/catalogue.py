@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from projections import encounters, notifications, patients, queue_entries, unit_commands, unit_credentials, units
+from projections import (
+    encounters,
+    notifications,
+    patients,
+    queue_entries,
+    tasks,
+    unit_commands,
+    unit_credentials,
+    units,
+)
 from projections.read_model import ReadModel
 
 READ_MODELS: Final[tuple[ReadModel, ...]] = (
@@ -15,6 +24,7 @@ READ_MODELS: Final[tuple[ReadModel, ...]] = (
     notifications.model,
     unit_commands.model,
     unit_credentials.model,
+    tasks.model,
 )
 
 

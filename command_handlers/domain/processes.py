@@ -2,23 +2,26 @@
 what a decision will look at.
 
 A reaction is decided at once, in the same transaction; when a rule refuses it, the command that caused it is refused.
+What was done at a unit and is refused here leads to a task, written with the refusal.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from command_handlers.domain.catalogue import aggregate_for
 from command_handlers.domain.decider import Claim, Notice, Situation, Timer
-from command_handlers.domain.encounter import open_encounter_claim
+from command_handlers.domain.encounter import Encounter, open_encounter_claim
 from command_handlers.domain.patient import mrn_claim, patient_stream
-from command_handlers.domain.queue import queue_stream
+from command_handlers.domain.queue import ServiceQueue, queue_stream
 from command_handlers.domain.unit_command import OPEN_COMMANDS, UnitCommandState, notices_of, supersede_claim
 from contracts.encounter import CheckIn, MoveToDepartment, PatientArrived, PatientDischarged, VisitCancelled
-from contracts.ids import QueueEntryId, instant_of, service_day
+from contracts.ids import EncounterId, PatientId, QueueEntryId, TaskId, derived, instant_of, service_day
 from contracts.model import Command, Event
 from contracts.patient import AssignMrn, RegisterPatient, UpdateDemographics
 from contracts.queue import CloseEntry, Enqueue, EntryTransferred, TransferEntry
+from contracts.task import Cause, CreateTask, NoteTaskOverdue, RaiseConflict, TaskCreated
 from contracts.unit_command import (
     ExpireUnitCommand,
     QueueUnitCommand,
@@ -75,8 +78,38 @@ def timers(event: Event) -> list[Timer]:
             return [Timer(deadline, ExpireUnitCommand(unit_command_id=unit_command_id))]
         case UnitCommandRetried(deadline=deadline, unit_command_id=unit_command_id, attempt=attempt):
             return [Timer(deadline, ExpireUnitCommand(unit_command_id=unit_command_id, attempt=attempt))]
+        case TaskCreated(due_at=datetime() as due_at, task_id=task_id):
+            return [Timer(due_at, NoteTaskOverdue(task_id=task_id, due_at=due_at))]
         case _:
             return []
+
+
+def conflict(command: Command, code: str, situation: Situation) -> RaiseConflict:
+    """What follows when a unit's command is refused: somebody there is to look at what was done, once.
+
+    The task is about whom the command names, or whom the entry or visit is about that it names.
+    """
+    patient_id: PatientId | None = getattr(command, "patient_id", None)
+    encounter_id: EncounterId | None = getattr(command, "encounter_id", None)
+    aggregate = aggregate_for(command)
+    state = situation.look(aggregate, aggregate.stream(command, situation))
+    if isinstance(state, ServiceQueue):
+        entry_id: QueueEntryId | None = getattr(command, "entry_id", None)
+        entry = None if entry_id is None else state.entries.get(entry_id)
+        if entry is not None:
+            patient_id, encounter_id = entry.patient_id, entry.encounter_id
+    if isinstance(state, Encounter) and state.arrived is not None and patient_id is None:
+        patient_id = state.arrived.patient_id
+    cause = Cause(
+        command_id=situation.command_id, command_type=command.type_name(), code=code, issued_at=situation.issued_at
+    )
+    return RaiseConflict(
+        task_id=TaskId(derived(situation.command_id, "conflict", situation.issued_at)),
+        cause=cause,
+        patient_id=patient_id,
+        encounter_id=encounter_id,
+        department=getattr(command, "department", None),
+    )
 
 
 def notices(event: Event, state: Any) -> list[Notice]:  # Any: the state of whatever aggregate this is, after the event
@@ -113,6 +146,8 @@ def prefetch(command: Command, situation: Situation) -> Prefetch:
         case QueueUnitCommand(patient_id=patient_id, supersede_key=key):
             about = () if patient_id is None else (patient_stream(patient_id),)
             return Prefetch((own, *about), () if key is None else (supersede_claim(key),), (OPEN_COMMANDS,))
+        case CreateTask(patient_id=patient_id) if patient_id is not None:
+            return Prefetch((own, patient_stream(patient_id)))
         case RetryUnitCommand():
             return Prefetch((own,), (), (OPEN_COMMANDS,))
         case _:

@@ -16,20 +16,28 @@ from contracts.model import Instant, Model, SealedField, sealed_fields
 IDENTIFYING = {
     "contact",
     "date_of_birth",
+    "description",
     "first_name",
     "last_name",
     "medical_record_number",
     "note",
+    "notes",
     "reason",
     "result",
     "room_number",
+    "title",
 }
 """Never clear in an event about a person, whatever its type."""
 
 CLEAR = {
+    "assignee": "an account id",
+    "business_status": "a code of the department, no sentence (its pattern admits no space)",
+    "cause": "the command that led to a task: its id, type, time and why it was refused",
     "code": "a code of the unit's own system, no sentence (its pattern admits no space)",
     "counter": "a desk or room of the unit, told to everybody in the waiting room",
     "department": "a code of the unit",
+    "kind": "a code of the caller's choice, no sentence (its pattern admits no space)",
+    "outcome": "a code, no sentence (its pattern admits no space)",
     "practitioner_id": "an account id",
     "room": "a room of the unit",
     "service_day": "the day of a queue, not of a person",

@@ -62,7 +62,7 @@ def test_only_the_system_asks_for_what_no_role_may() -> None:
     inner = {command.__name__ for command in COMMANDS.values() if not command.may}
     assert inner == {
         *("Enqueue", "CloseEntry", "MoveToDepartment", "ExpireUnitCommand", "SupersedeUnitCommand"),
-        *("NoteUnitUnreachable", "NoteUnitBack"),
+        *("NoteUnitUnreachable", "NoteUnitBack", "RaiseConflict", "NoteTaskOverdue"),
         *("IssueEnrolmentCode", "EnrolUnit", "RotateUnitKey"),  # what they carry is the gateway's to make and to prove
     }
     assert not any(Role.SYSTEM in command.may for command in COMMANDS.values())

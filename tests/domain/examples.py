@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 from contracts.encounter import CheckIn, ClinicianNotified, EncounterClass, PatientArrived
-from contracts.ids import EncounterId, PatientId, QueueEntryId, UnitCommandId, uuid7
+from contracts.ids import EncounterId, PatientId, QueueEntryId, TaskId, UnitCommandId, uuid7
 from contracts.patient import Gender, PatientRegistered, RegisterPatient
 from contracts.queue import PatientCalled, PatientEnqueued, PatientNoShow, PriorityCode, ServiceStarted
 from contracts.unit import RegisterUnit, UnitRegistered, UnitSettings
@@ -32,6 +32,7 @@ BOREK = PatientId(UUID("0195a000-0000-7000-8000-00000000000b"))
 VISIT = EncounterId(UUID("0195a000-0000-7000-8000-0000000000e1"))
 OTHER_VISIT = EncounterId(UUID("0195a000-0000-7000-8000-0000000000e2"))
 ORDER = UnitCommandId(UUID("0195a000-0000-7000-8000-0000000000c1"))
+TASK = TaskId(UUID("0195a000-0000-7000-8000-0000000000d1"))
 ENTRY = entry(1)
 OTHER_ENTRY = entry(2)
 NOWHERE = UUID("0195a000-0000-7000-8000-0000000000ff")

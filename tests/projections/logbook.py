@@ -98,7 +98,7 @@ def stream_of(unit_id: str, fact: Event) -> str:
             return f"unit-{unit_id}"
         case "queue":
             return f"queue-{unit_id}.{about['department']}.{about['serviceDay']}"
-        case "patient" | "encounter":
+        case "patient" | "encounter" | "task":
             return f"{fact.context}-{about[fact.context + 'Id']}"
         case _:
             return f"unit_command-{about['unitCommandId']}"

@@ -8,11 +8,14 @@ import psycopg
 import pytest
 
 from infra.database import connected, pool
-from migrations.versions.r0002_read_models import READ_TABLES
+from migrations.versions import r0002_read_models, r0004_unit_credentials, r0006_tasks
 from projections import encounters, patient_search, patients, units, waiting_room
 from projections.read_model import metadata
 from tests.projections.facts import MORNING, NORTH, SOUTH, arrival, enqueued, patient, told, unit
 from tests.projections.readside import ReadSide
+
+OF_CARE = r0002_read_models.READ_TABLES
+READ_TABLES = (*OF_CARE, *r0004_unit_credentials.READ_TABLES, *r0006_tasks.READ_TABLES)
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ async def both(side: ReadSide) -> Sequence[str]:
         place = enqueued(1, patient_id=somebody.patient_id)
         await side.log.write(unit_id, unit(unit_id), somebody, visit, told(visit), place)
     await side.catch_up()
-    return [table for table in READ_TABLES if table not in ("read_departments", "read_unit_commands")]
+    return [table for table in OF_CARE if table not in ("read_departments", "read_unit_commands")]
 
 
 async def test_the_gateway_sees_the_rows_of_the_unit_it_speaks_for(side: ReadSide, both: Sequence[str]) -> None:
