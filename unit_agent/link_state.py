@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from contracts.envelope import Json
 from unit_agent.room import Room
 from unit_agent.store import Store
+
+if TYPE_CHECKING:
+    from infra.telemetry.metrics import Metrics  # only an agent with a local API loads it
 
 SNAPSHOT_BEYOND: Final = 50_000
 """Events an agent rather catches up with one by one than being told what they came to."""
@@ -60,7 +63,9 @@ class Shared:
     room: Room = field(default_factory=Room)
     """Whether the disk has room for anything new."""
     reports: dict[str, Callable[[], Json]] = field(default_factory=dict)
-    """What further parts of this agent have to tell in `/status`, by name."""
+    """What further parts of this agent have to tell in `/status`, by name; asked in the store's turn."""
+    measures: list[Callable[[Metrics], object]] = field(default_factory=list)
+    """What sets further parts' metrics, in the store's turn."""
     outbox_changed: asyncio.Event = field(default_factory=asyncio.Event)
     unanswered: asyncio.Event = field(default_factory=asyncio.Event)
     """There may be commands whose outcome is to be asked for."""

@@ -118,7 +118,8 @@ class LocalApi:
         link = link_report(self._shared.state)
         told: Json = {"unit": self._shared.unit_id, "link": link, "store": figures, "conflicts": counts}
         told["disk"] = disk_report(self._shared.room)
-        return JSONResponse(told | {name: report() for name, report in self._shared.reports.items()})
+        reports = self._shared.reports
+        return JSONResponse(told | await self._store.run(lambda: {name: report() for name, report in reports.items()}))
 
     async def _patients(self, request: Request) -> Response:
         text = request.query_params.get("search", "")
@@ -216,6 +217,8 @@ class LocalApi:
             self._conflicts_told[code] = count
         metrics.agent_journal_bytes.set(figures["bytesOnDisk"])
         metrics.agent_connected.set(state.connected)
+        for measure in self._shared.measures:
+            await self._store.run(measure, metrics)
         metrics.agent_room_short.set(not self._shared.room.for_new)
         metrics.agent_disk_free_bytes.set(self._shared.room.free_bytes or 0)
         metrics.agent_clock_skew_seconds.set(-state.clock_skew.total_seconds())

@@ -11,7 +11,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -44,9 +44,18 @@ LIBRARIES: Final = ("aiormq", "alembic", "psycopg", "sqlalchemy", "uvicorn", "we
 EventDict = MutableMapping[str, Any]  # Any: structlog's own definition
 
 
-def configure(*, level: str, process: str, instance: str) -> None:
-    """Set logging up for the whole process: ours and the libraries'."""
-    terminal = sys.stdout.isatty()
+def configure(
+    *,
+    level: str,
+    process: str,
+    instance: str,
+    to: Callable[..., Any] | None = None,  # Any: structlog's own definition
+) -> None:
+    """Set logging up for the whole process: ours and the libraries'.
+
+    `to` makes what writes lines of bytes (structlog's logger factory); None: standard output.
+    """
+    terminal = to is None and sys.stdout.isatty()
 
     def who(logger: object, method: str, event: EventDict) -> EventDict:
         event["process"] = process
@@ -64,7 +73,7 @@ def configure(*, level: str, process: str, instance: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
-        logger_factory=structlog.PrintLoggerFactory() if terminal else structlog.BytesLoggerFactory(),
+        logger_factory=to or (structlog.PrintLoggerFactory() if terminal else structlog.BytesLoggerFactory()),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
