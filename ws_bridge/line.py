@@ -17,6 +17,8 @@ from ws_bridge.session import Violation
 
 FLOOD_SECONDS: Final = 10.0
 """Held back for this long, and mostly not for commands: cut."""
+PAUSE_SECONDS: Final = 2.0
+"""Within its rate for this long, a link is no longer held back."""
 COSTS: Final[dict[type[Model], int]] = {Ask: 10, Renew: 20}
 """Frames that make work for others count as so many."""
 
@@ -24,7 +26,7 @@ COSTS: Final[dict[type[Model], int]] = {Ask: 10, Renew: 20}
 class Line:
     """One link's."""
 
-    __slots__ = ("_bytes", "_clock", "_commands", "_frames", "_held_since", "_metrics", "_others")
+    __slots__ = ("_bytes", "_clock", "_commands", "_frames", "_held_at", "_held_since", "_metrics", "_others")
 
     def __init__(
         self, frames_a_second: float, bytes_a_second: float, clock: Callable[[], float], metrics: Metrics
@@ -35,6 +37,8 @@ class Line:
         self._metrics = metrics
         self._held_since: float | None = None
         """Since when it has been held back without a pause; None while it is not."""
+        self._held_at = 0.0
+        """Until when it was held back the last time."""
         self._commands = 0
         """Commands since then."""
         self._others = 0
@@ -44,8 +48,11 @@ class Line:
         now = self._clock()
         wait = max(self._frames.take(1, now), self._bytes.take(size, now))
         if not wait:
-            self._held_since = None
-        elif self._held_since is None:
+            if self._held_since is not None and now - self._held_at > PAUSE_SECONDS:
+                self._held_since = None
+            return 0.0
+        self._held_at = now + wait
+        if self._held_since is None:
             self._held_since, self._commands, self._others = now, 0, 0
             self._metrics.unit_throttled.inc()
         elif now - self._held_since > FLOOD_SECONDS and self._others > self._commands:

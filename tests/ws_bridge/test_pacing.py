@@ -91,6 +91,16 @@ def test_one_that_pours_out_frames_nobody_waits_for_is_cut() -> None:
     assert clock.now >= FLOOD_SECONDS
 
 
+def test_one_that_pauses_is_not_flooding() -> None:
+    clock = Clock()
+    line = Line(100, 1_000_000, clock, Metrics())
+    for _ in range(20):
+        for _ in range(200):
+            clock.now += line.arrived(20)
+            line.asked(Ping())
+        clock.now += 4
+
+
 def test_an_agent_with_many_commands_is_slowed_down_and_never_cut() -> None:
     clock = Clock()
     line = Line(100, 1_000_000, clock, Metrics())

@@ -1,0 +1,160 @@
+"""A bridge lets in so many a second and reads so much from each; leaving, it lets its units go one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from time import monotonic
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from contracts.frames import CloseCode, Ping
+from tests.kit.processes import Started
+from tests.kit.waiting import eventually
+from tests.ws_bridge.centre import Centre, patient
+from tests.ws_bridge.conftest import Bridges, url_of
+from tests.ws_bridge.raw_unit import RawUnit, linked
+
+UNIT = "north"
+
+
+async def metrics_of(bridge: Started) -> str:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.get(bridge.health_url + "/metrics")).text
+
+
+async def knocks(stack: AsyncExitStack, url: str, unit_id: str, token: str) -> RawUnit | tuple[int, int]:
+    """Let in, or the status and the seconds to stay away."""
+    try:
+        return await stack.enter_async_context(linked(url, unit_id, token))
+    except InvalidStatus as refused:
+        response = refused.response
+        return response.status_code, int(response.headers["Retry-After"])
+
+
+async def test_above_the_rate_of_connects_the_others_are_told_when_to_come_back(
+    bridges: Bridges, centre: Centre
+) -> None:
+    bridge = await bridges.start(CARESPINE_CONNECTS_PER_SECOND="5")
+    await centre.unit(UNIT)
+    token = bridges.token(UNIT)
+    async with AsyncExitStack() as stack:
+        knocked = await asyncio.gather(*(knocks(stack, url_of(bridge), UNIT, token) for _ in range(20)))
+        refused = [one for one in knocked if not isinstance(one, RawUnit)]
+        let_in = [one for one in knocked if isinstance(one, RawUnit)]
+        assert 4 <= len(let_in) <= 12
+        assert {status for status, _ in refused} == {503}
+        assert min(away for _, away in refused) >= 1
+        assert max(away for _, away in refused) >= 2, "each has a moment of its own"
+        await let_in[-1].hello()
+    assert f'carespine_connects_turned_away_total{{reason="rate"}} {len(refused)}.0' in await metrics_of(bridge)
+    cursor = await centre.database.execute("SELECT epoch FROM unit_sessions")
+    assert await cursor.fetchall() == [(1,)], "whoever was turned away cost the database nothing"
+
+
+async def test_a_unit_that_connects_in_a_loop_is_turned_away_and_its_neighbour_is_not(
+    bridges: Bridges, centre: Centre
+) -> None:
+    bridge = await bridges.start(CARESPINE_UNIT_CONNECTS_PER_MINUTE="10")
+    for unit_id in (UNIT, "south"):
+        await centre.unit(unit_id)
+    async with AsyncExitStack() as stack:
+        knocked = [await knocks(stack, url_of(bridge), UNIT, bridges.token(UNIT)) for _ in range(12)]
+        assert [isinstance(one, RawUnit) for one in knocked] == [True] * 10 + [False] * 2
+        assert isinstance(knocked[-1], tuple)
+        assert knocked[-1][0] == 429
+        assert isinstance(await knocks(stack, url_of(bridge), "south", bridges.token("south")), RawUnit)
+
+
+async def test_a_unit_that_pours_out_frames_is_held_back_and_then_cut(bridges: Bridges, centre: Centre) -> None:
+    bridge = await bridges.start(CARESPINE_UNIT_FRAMES_PER_SECOND="50")
+    await centre.unit(UNIT)
+    async with linked(url_of(bridge), UNIT, bridges.token(UNIT)) as unit:
+        await unit.hello()
+
+        async def pours() -> None:
+            while True:
+                await unit.say(Ping())
+
+        begun = monotonic()
+        with pytest.raises(ConnectionClosed):  # what it was told may be lost behind all that it sent
+            await asyncio.wait_for(pours(), 60)
+        assert monotonic() - begun > 8
+    metrics = await metrics_of(bridge)
+    assert "carespine_unit_throttled_total 1.0" in metrics
+    assert f'carespine_unit_closes_total{{code="{CloseCode.TRY_LATER:d}"}} 1.0' in metrics
+
+
+async def test_a_bridge_that_leaves_spreads_its_units_over_its_window_and_takes_no_new_ones(
+    bridges: Bridges, centre: Centre
+) -> None:
+    bridge = await bridges.start(CARESPINE_DRAIN_SECONDS="3")
+    other = await bridges.start()
+    units = [f"unit-{number:03}" for number in range(900)]
+    await centre.database.execute(
+        "INSERT INTO read_units (unit_id, partition, name, name_key, kind, settings, zone, ageing_minutes, status, "
+        "version, registered_at, updated_at) SELECT unit_id, 0, 'A', 'a', 'prov', '{}', 'UTC', 30, 'active', 1, now(), "
+        "now() FROM unnest(%s::text[]) AS u (unit_id)",
+        (units,),
+    )
+    async with AsyncExitStack() as stack:
+
+        async def arrives(unit_id: str) -> RawUnit:
+            unit = await stack.enter_async_context(linked(url_of(bridge), unit_id, bridges.token(unit_id)))
+            await unit.hello()
+            return unit
+
+        linked_units: list[RawUnit] = []
+        for start in range(0, len(units), 100):
+            linked_units += await asyncio.gather(*(arrives(unit_id) for unit_id in units[start : start + 100]))
+        begun = monotonic()
+
+        async def leaves(unit: RawUnit) -> tuple[float, float]:
+            bye, code = await unit.closed(within=30)
+            assert code == CloseCode.GOING_AWAY
+            assert bye is not None
+            assert bye.retry_after_seconds is not None
+            return monotonic() - begun, bye.retry_after_seconds
+
+        ends = [asyncio.create_task(leaves(unit)) for unit in linked_units]
+        stopping = asyncio.create_task(asyncio.to_thread(bridge.stop))
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        late = await knocks(stack, url_of(bridge), UNIT, bridges.token(UNIT))
+        assert isinstance(late, tuple)
+        assert late[0] == 503
+        told = await asyncio.gather(*ends)
+        back = sorted(at + away for at, away in told)
+        assert await stopping == 0
+        for third in range(3):
+            share = sum(third <= at < third + 1 for at, _ in told) / len(units)
+            assert 0.2 < share < 0.5, "as many in each second"
+        assert max(away for _, away in told) <= 1
+        assert back[-1] < 3 + 2
+        async with linked(url_of(other), units[0], bridges.token(units[0])) as again:
+            assert (await again.hello()).epoch == 2
+
+
+async def test_a_bridge_without_the_database_stops_speaking_before_its_leases_end(
+    bridge: Started, bridges: Bridges, centre: Centre
+) -> None:
+    """A lease that cannot be renewed runs out; facts wait until it is renewed, on the same link."""
+    await centre.unit(UNIT)
+    async with linked(url_of(bridge), UNIT, bridges.token(UNIT)) as unit:
+        await unit.knows((await unit.hello()).head)
+        async with centre.database.transaction():
+            await centre.database.execute("LOCK TABLE unit_sessions")  # nobody can renew anything
+
+            async def speaks_to_nobody() -> bool:
+                return 'carespine_units{state="unleased"} 1.0' in await metrics_of(bridge)
+
+            await eventually(speaks_to_nobody, within=60)
+        live = await centre.happens(UNIT, patient())
+        assert (await unit.knows(live, within=30))[-1] == live
+        assert unit.epoch == 1
+
+        async def speaks_again() -> bool:
+            return 'carespine_units{state="unleased"} 0.0' in await metrics_of(bridge)
+
+        await eventually(speaks_again)
