@@ -161,6 +161,15 @@ def _tried_again(db: sqlite3.Connection, fact: Fact, *, late: bool, now: datetim
     return False
 
 
+def known(db: sqlite3.Connection, unit_command_ids: Collection[str]) -> frozenset[str]:
+    """Which of these the journal has."""
+    rows = db.execute(
+        "SELECT unit_command_id FROM unit_commands WHERE unit_command_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(sorted(unit_command_ids)),),
+    )
+    return frozenset(row["unit_command_id"] for row in rows)
+
+
 def only_open(db: sqlite3.Connection, unit_command_ids: Collection[str], now: datetime) -> None:
     """These are all that the centre still waits for: it has ended every other one, in whatever way."""
     db.execute(

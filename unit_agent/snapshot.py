@@ -41,26 +41,31 @@ class Swapped:
     """What a snapshot brought besides the state of the caches."""
 
     facts: Sequence[Fact]
-    """Of unit commands that are still to be executed."""
+    """Those not here before, all of unit commands that are still to be executed."""
     reports: int
     """Reports that they have put in the outbox."""
 
 
-def swap(db: sqlite3.Connection, last: Snapshot, caches: Sequence[Learners], *, head: int, now: datetime) -> Swapped:
-    """Put the caches into the snapshot's state, in the caller's transaction.
+def swap(
+    db: sqlite3.Connection, last: Snapshot, caches: Sequence[Learners], *, after: int, head: int, now: datetime
+) -> Swapped:
+    """Put the caches into the snapshot's state, in the caller's transaction; facts through `after` are here already.
 
     Unit commands that are not in the snapshot have ended at the centre while nobody here was told.
     """
     for cache in caches:
         cache.forget(db)
-    facts: list[Fact] = []
+    told: list[Fact] = []
     for part in _parts(db, last):
         for record in part.records:
             for cache in caches:
                 cache.take(db, record.kind, record.body)
-        facts += part.facts
+        told += part.facts
+    still_open = {str(fact.payload["unitCommandId"]) for fact in told if "unitCommandId" in fact.payload}
+    known = mailbox.known(db, still_open)
+    # Of a command that is here, everything through `after` was learned when it came; of others nothing was.
+    facts = [fact for fact in told if fact.position > after or fact.payload.get("unitCommandId") not in known]
     reports = sum(mailbox.learn(db, fact, late=fact.position <= head, now=now) for fact in facts)
-    still_open = {str(fact.payload["unitCommandId"]) for fact in facts if "unitCommandId" in fact.payload}
     mailbox.only_open(db, still_open, now)
     clear(db)
     return Swapped(facts, reports)

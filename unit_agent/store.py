@@ -193,8 +193,8 @@ class Store:
                 elif not frame.last:
                     snapshot.stage(db, frame)
                 else:
-                    swapped = snapshot.swap(db, frame, _CACHES, head=head, now=now)
-                    self._keep(db, [fact for fact in swapped.facts if fact.position > position])
+                    swapped = snapshot.swap(db, frame, _CACHES, after=position, head=head, now=now)
+                    self._keep(db, swapped.facts)
                     reports += swapped.reports
                     position = frame.position
                     self._set("snapshot_position", position)

@@ -31,6 +31,7 @@ from ws_bridge.portals.door import PortalDoor
 from ws_bridge.portals.host import PortalHost
 from ws_bridge.presence import Presence
 from ws_bridge.server import Place, serving
+from ws_bridge.snapshot import SNAPSHOTS_AT_ONCE, Snapshots
 from ws_bridge.submissions import Submissions
 from ws_bridge.unit_sessions import UnitSessions
 from ws_bridge.upkeep import leave, look_after
@@ -45,14 +46,17 @@ async def main(process: Process) -> None:
     broker_url = settings.rabbitmq.url.get_secret_value()
     verifier = Verifier(settings.keys.verifying())
     sealer = Sealer(MasterKey(settings.keys.sealing()))
-    database = pool(settings.postgres.url.get_secret_value(), role="bridge", smallest=1, largest=READERS + 6)
+    database = pool(
+        settings.postgres.url.get_secret_value(), role="bridge", smallest=1, largest=READERS + SNAPSHOTS_AT_ONCE + 6
+    )
     await database.open(wait=False)
     process.closing.push_async_callback(database.close)
 
     links = Links()
     sessions = UnitSessions(database, bridge=process.instance, superseded=links.superseded)
     publisher = await enter(Publisher(broker_url, name=f"{process.instance}.publish", metrics=metrics))
-    catch_up = CatchUp(database, sealer, links)
+    snapshots = Snapshots(database, sealer)
+    catch_up = CatchUp(database, sealer, links, snapshots)
     calls = LiveCalls(publisher, metrics)
     deliveries = Deliveries(links, catch_up, calls)
     inbox = await enter(
@@ -125,6 +129,8 @@ async def main(process: Process) -> None:
     start(portals.look_after(), name="portals-upkeep")
     for number in range(READERS):
         start(catch_up.read(), name=f"reader-{number}")
+    for number in range(SNAPSHOTS_AT_ONCE):
+        start(snapshots.serve(catch_up.push), name=f"snapshots-{number}")
 
     async with serving(places, entrance, settings.bridge) as (server, url):
         log.info("listening", url=f"{url}{UNIT_PATH}")

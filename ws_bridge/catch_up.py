@@ -18,6 +18,7 @@ from infra.sealing import KeyNotKnown, SealBroken, Sealer
 from ws_bridge.link import Link
 from ws_bridge.links import Links
 from ws_bridge.pages import read_page
+from ws_bridge.snapshot import Snapshots
 
 READERS: Final = 3
 SWEEP_SECONDS: Final = 2.0
@@ -38,8 +39,9 @@ log = structlog.get_logger()
 class CatchUp:
     """The log, for links that are behind."""
 
-    def __init__(self, pool: Pool, sealer: Sealer, links: Links) -> None:
+    def __init__(self, pool: Pool, sealer: Sealer, links: Links, snapshots: Snapshots) -> None:
         self._pool = pool
+        self._snapshots = snapshots
         self._sealer = sealer
         self._links = links
         self._behind: deque[Link] = deque()
@@ -53,7 +55,9 @@ class CatchUp:
         self._trouble: str | None = "log not read yet"
 
     def push(self, link: Link) -> None:
-        """If the link is behind and has room, it gets its turn at the log."""
+        """If the link is behind and has room, it gets its turn at the log, or at a snapshot if it asks for one."""
+        if link.session.snapshot_due and link.is_open and self._snapshots.take(link):
+            return
         if not link.queued and link.wants_page():
             link.queued = True
             self._behind.append(link)

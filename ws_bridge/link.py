@@ -27,6 +27,8 @@ BUDGET_BYTES: Final = 4 * 1024 * 1024
 """Waiting in the socket: whoever lets this pile up is cut."""
 ACK_SECONDS: Final = 30.0
 """Facts unacknowledged for this long without any progress: cut."""
+SWAP_SECONDS: Final = 180.0
+"""A snapshot unacknowledged for this long: cut."""
 
 Clock = Callable[[], float]
 
@@ -69,8 +71,8 @@ class Link:
         self._clock = clock
         self._noted = 0
         """How far the feed was seen to reach before the session was open."""
-        self._sent: deque[tuple[int, float, datetime]] = deque()
-        """(through, when sent, when its last fact was recorded) of each unacknowledged frame."""
+        self._sent: deque[tuple[int, float, datetime | None]] = deque()
+        """(through, when sent, when its last fact was recorded) of each unacknowledged frame; None for a snapshot."""
         self._moved_at = 0.0
         """When the unit last made progress; counts while something is unacknowledged."""
 
@@ -122,12 +124,22 @@ class Link:
             self._sent.append((self.session.feed.told, now, facts[-1].recorded_at))
             self.say(frame)
 
+    def was_told_all(self, position: int) -> None:
+        """Every part of a snapshot is sent: facts go on after its position."""
+        self.session.feed.jump(position)
+        now = self._clock()
+        # The whole state is written before it is acknowledged, which takes a small machine its time.
+        self._moved_at = now + SWAP_SECONDS - ACK_SECONDS
+        self._sent.append((position, now, None))
+
     def acknowledged(self, at: datetime) -> None:
         """The feed's acked position has moved."""
         now = self._moved_at = self._clock()
         acked = self.session.feed.acked
         while self._sent and self._sent[0][0] <= acked:
             _, sent_at, recorded_at = self._sent.popleft()
+            if recorded_at is None:
+                continue
             self._metrics.unit_delivery_duration_seconds.observe(now - sent_at)
             self._metrics.unit_feed_lag_seconds.observe(max(0.0, (at - recorded_at).total_seconds()))
 

@@ -18,14 +18,19 @@ from contracts.envelope import Json
 from infra.database import Connection
 from infra.sealing import Sealer, place
 
-_PAGE: Final = b"""
+_COLUMNS: Final = (
+    "position, stream, stream_version, type, type_version, payload::text, sealed, subject, command_id, occurred_at, "
+    "recorded_at"
+)
+_PAGE: Final = f"""
 SELECT c.position, e.* FROM projection_checkpoints c LEFT JOIN LATERAL (
-    SELECT position, stream, stream_version, type, type_version, payload::text, sealed, subject, command_id,
-        occurred_at, recorded_at
-    FROM events WHERE partition = %b AND unit_id = %b AND position > %b AND position <= c.position
+    SELECT {_COLUMNS} FROM events WHERE partition = %b AND unit_id = %b AND position > %b AND position <= c.position
     ORDER BY position LIMIT %b) AS e ON true
 WHERE c.partition = %b
-"""
+""".encode()  # noqa: S608 - all ours
+_STREAMS: Final = f"""
+SELECT 0, {_COLUMNS} FROM events WHERE partition = %b AND stream = ANY(%b) AND position <= %b ORDER BY position
+""".encode()  # noqa: S608 - all ours
 
 
 class _Row(NamedTuple):
@@ -86,11 +91,23 @@ async def read_page(
     visible = max(rows[0][0], after)
     if rows[0][1] is None:
         return PageOfFeed(visible, [])
-    facts = await written(connection, sealer, [_Row._make(row) for row in rows])
+    facts = await _all_written(connection, sealer, [_Row._make(row) for row in rows])
     return PageOfFeed(facts[-1].position if len(facts) == limit else visible, facts)
 
 
-async def written(connection: Connection, sealer: Sealer, rows: Sequence[_Row]) -> list[Written]:
+async def read_streams_through(
+    connection: Connection, sealer: Sealer, partition: int, streams: Sequence[str], through: int
+) -> Sequence[Written]:
+    """All that happened in these streams up to `through`, in order; raises what `infra.sealing` raises."""
+    if not streams:
+        return []
+    async with connection.cursor(binary=True) as cursor:
+        await cursor.execute(_STREAMS, (partition, list(streams), through))
+        rows: list[Any] = await cursor.fetchall()  # Any: as _Row names them
+    return await _all_written(connection, sealer, [_Row._make(row) for row in rows])
+
+
+async def _all_written(connection: Connection, sealer: Sealer, rows: Sequence[_Row]) -> list[Written]:
     """Rows of the log as facts, their keys loaded in one query."""
     await sealer.load(connection, {row.subject for row in rows if row.sealed is not None and row.subject})
     return [_written(sealer, row) for row in rows]

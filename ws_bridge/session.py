@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from contracts.envelope import Json
 from contracts.frames import (
+    FARTHEST,
     MAX_FRAME_BYTES,
     PAGE,
     UP,
@@ -86,6 +87,8 @@ class Feed:
         self._in_flight: deque[tuple[int, int]] = deque()
         """(through, facts) of each unacknowledged frame, oldest first."""
         self._unacked = 0
+        self._held = False
+        """A snapshot is being sent: until it is, the log has to wait."""
 
     @property
     def covered(self) -> int:
@@ -104,7 +107,7 @@ class Feed:
 
     def page(self) -> tuple[int, int] | None:
         """(after, at most how many) to read from the log now; None when there is nothing to read, or no room."""
-        room = self._window - self._unacked
+        room = 0 if self._held else self._window - self._unacked
         return (self._covered, min(PAGE, room)) if self.is_behind and room > 0 else None
 
     def exists(self, position: int) -> None:
@@ -115,7 +118,7 @@ class Feed:
         """What of `facts`, all of the unit's in (after, through], is to be sent now; it then counts as covered."""
         if through <= self._covered:
             return []
-        if after > self._covered:
+        if after > self._covered or self._held:
             self.exists(through)
             return []
         fresh = facts if after == self._covered else [fact for fact in facts if fact.position > self._covered]
@@ -128,6 +131,20 @@ class Feed:
         else:
             self._covered = through
         return fresh
+
+    def hold(self) -> None:
+        """Nothing of the log is to be sent: its place is taken by a snapshot that may be on its way."""
+        self._held = True
+
+    def go_on(self) -> None:
+        """There is no snapshot: the log is sent from where the unit is."""
+        self._held = False
+
+    def jump(self, position: int) -> None:
+        """The unit was sent its state as of `position`: the log goes on from there. Acknowledged like facts."""
+        self._covered = max(self._covered, position)
+        self.sent(position, 0)
+        self._held = False
 
     def sent(self, through: int, facts: int) -> None:
         """A frame with that many facts, the last of them at `through`, is on its way."""
@@ -153,6 +170,8 @@ class Session:
         """0 before the session is open."""
         self.head_at_hello = 0
         self.feed = Feed(0, head=0, window=1)
+        self.snapshot_due = False
+        """The unit asks for a snapshot and may be far enough behind for one; nobody has looked yet."""
         self._hello: Hello | None = None
         self._held_back: UUID | None = None
         """The command that has to come again before any other is taken; None: whatever comes is taken."""
@@ -179,6 +198,25 @@ class Session:
         self.epoch = epoch
         self.head_at_hello = head
         self.feed = Feed(self._hello.position, head=head, window=self._hello.window)
+        # Positions between are other units' too, so the distance is the most that the unit can be behind.
+        self.snapshot_due = self._hello.snapshot_beyond is not None and head - self.feed.told > self.snapshot_beyond
+        if self.snapshot_due:
+            self.feed.hold()
+
+    @property
+    def snapshot_beyond(self) -> int:
+        """Further behind than this many events, the unit is to be sent a snapshot; beyond every log when never."""
+        asked = self._hello.snapshot_beyond if self._hello is not None else None
+        return FARTHEST if asked is None else asked
+
+    def snapshot_under_way(self) -> None:
+        """Somebody looks after the snapshot this unit asks for."""
+        self.snapshot_due = False
+
+    def without_snapshot(self) -> None:
+        """The unit is sent the events."""
+        self.snapshot_due = False
+        self.feed.go_on()
 
     def hear(self, data: str | bytes) -> Submit | Answer | Ask | Ack | Renew | Ping | Pong:
         """A further frame of the open session; an ack has already moved the feed. Raises Violation."""
