@@ -27,15 +27,18 @@ from contracts.frames import (
     Outcomes,
     Ping,
     Refused,
+    Renewed,
     Retry,
     Snapshot,
     Welcome,
 )
 from unit_agent import outbox
 from unit_agent.answers import CannotAnswer, answer
+from unit_agent.credential import Credential
 from unit_agent.link import SUBMITS_IN_FLIGHT, Link, LinkBroken
 from unit_agent.link_state import Shared
 from unit_agent.reconnect import Ended
+from unit_agent.renewal import Renewal
 
 WELCOME_TIMEOUT: Final = 15.0
 CALLS_AT_ONCE: Final = 16
@@ -51,7 +54,7 @@ log = structlog.get_logger()
 class Connection:
     """From hello to the end of one connection."""
 
-    def __init__(self, socket: ClientConnection, shared: Shared) -> None:
+    def __init__(self, socket: ClientConnection, shared: Shared, credential: Credential) -> None:
         self._socket = socket
         self._shared = shared
         self._store = shared.store
@@ -63,6 +66,7 @@ class Connection:
             instance=shared.store.instance,
             snapshot_beyond=shared.snapshot_beyond,
         )
+        self._renewal = Renewal(self._link, credential, say=self._say, now=shared.state.now, unit_id=shared.unit_id)
         self._group = asyncio.TaskGroup()
         self._welcome_here = asyncio.Event()
         self._facts_here = asyncio.Event()
@@ -86,7 +90,7 @@ class Connection:
         try:
             async with self._group as group:
                 await self._say(self._link.hello())
-                work = (self._expect_welcome, self._keep, self._note, self._submit, self._ask)
+                work = (self._expect_welcome, self._keep, self._note, self._submit, self._ask, self._renew)
                 workers = [group.create_task(one()) for one in work]
                 try:
                     await self._listen()
@@ -165,6 +169,8 @@ class Connection:
                 self._group.create_task(self._answer(call))
             case Call() as call:
                 await self._say(self._link.answer(call.call_id, ok=False, code="busy"))
+            case Renewed() as renewed:
+                self._renewal.heard(renewed)
             case Ping():
                 await self._say(self._link.pong())
             case Bye() as bye:
@@ -290,6 +296,10 @@ class Connection:
     def _due(self) -> list[UUID]:
         with self._store.transaction() as db:
             return outbox.to_ask(db, self._state.now(), ASK_AT_MOST)
+
+    async def _renew(self) -> None:
+        await self._welcome_here.wait()
+        await self._renewal.run()
 
     async def _answer(self, call: Call) -> None:
         """Answer a live call before its deadline, or not at all."""

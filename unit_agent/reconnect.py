@@ -36,6 +36,8 @@ class Ended:
     close_code: int | None = None
     retry_after: float | None = None
     """What the centre asked for."""
+    remedy: str | None = None
+    """What somebody has to do, where that is known better than the status or code tells."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Reconnecting:
         if (told is not None and not told.may_reconnect) or ended.http_status in (403, 404):
             act = told.remedy if told is not None else _REFUSED[ended.http_status or 403]
             return Pause(self._draw(RARELY / 2, RARELY), act)
-        remedy = _REFUSED[401] if ended.http_status == 401 else None
+        remedy = (ended.remedy or _REFUSED[401]) if ended.http_status == 401 else None
         if told is not None and told.code in (CloseCode.SUPERSEDED, CloseCode.TOKEN_NOT_VALID):
             remedy = told.remedy
         if ended.retry_after is not None:
