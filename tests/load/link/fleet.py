@@ -112,7 +112,7 @@ class Fleet:
 
     async def report(self, order: Json) -> Json:
         """What was received since; waits until so much has come, or nothing comes any more."""
-        deadline = time.monotonic() + order["patience"]
+        deadline = time.monotonic() + order["within"]
         expected = order["expected"]
         while len(self.samples.delays) < expected and time.monotonic() < deadline:  # noqa: ASYNC110 - as cheap as can be
             await asyncio.sleep(0.05)

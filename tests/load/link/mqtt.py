@@ -6,7 +6,7 @@ import asyncio
 import struct
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, cast
 
 from tests.load.link.samples import Samples
 
@@ -97,8 +97,7 @@ class MqttLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop has classes of its own
         self._packets = Packets()
         transport.write(connect(self.unit_id))
 

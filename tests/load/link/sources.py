@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
+import structlog
 import uvloop
 from psycopg import AsyncConnection
 
@@ -275,7 +276,7 @@ async def publish_mqtt(job: Job) -> None:
 
     class Source(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
+            transport = cast(asyncio.Transport, transport)  # uvloop has classes of its own
             self.packets = mqtt.Packets()
             self.transport = transport
             transport.write(mqtt.connect("bench-source"))
@@ -322,4 +323,5 @@ async def _on_order(
 KINDS = {"commands": publish_commands, "pushes": push_facts, "mqtt": publish_mqtt}
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is for answers
     uvloop.run(KINDS[sys.argv[1]](Job(**json.loads(Path(sys.argv[2]).read_text()))))

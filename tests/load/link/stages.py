@@ -58,7 +58,7 @@ async def delivering(kind: str, job: Job, fleet: Told, meter: Meter, folder: Pat
         before, busy, began = meter.read(), machine_busy_seconds(), time.monotonic()
         source.order(do="go")
         sent = await source.answer(job.seconds + 90)
-        told = await fleet.ask("report", expected=job.count - missing, patience=PATIENCE)
+        told = await fleet.ask("report", expected=job.count - missing, within=PATIENCE)
         lasted, busy = time.monotonic() - began, machine_busy_seconds() - busy
         cpu = spent(before, meter.read())
         await source.process.wait()
@@ -178,7 +178,7 @@ async def raw_limit(plan: Plan, folder: Path) -> Json:
             before = meter.read()
             server.order(do="go")
             sent = await server.answer(plan.seconds + 60)
-            got = await fleet.ask("report", expected=sent["count"], patience=PATIENCE)
+            got = await fleet.ask("report", expected=sent["count"], within=PATIENCE)
             used = spent(before, meter.read())["server"]
         finally:
             await fleet.stop()
