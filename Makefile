@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_ARGS ?=
 
-.PHONY: demo up down test check bench clean lint types imports lock
+.PHONY: demo up down test check bench bench-link clean lint types imports lock
 
 demo: .venv/.installed
 	$(BIN)/carespine demo
@@ -31,6 +31,9 @@ imports: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python -m tests.load
+
+bench-link: .venv/.installed
+	$(BIN)/python -m tests.load.link
 
 # The environment is exactly the lock: every file with its hash, then this checkout on top of it.
 .venv/.installed: requirements.lock pyproject.toml

@@ -24,6 +24,8 @@ class Plan:
     catch_up_events: int = 100_000
     portal_units: int = 500
     portals: int = 1_000
+    portal_rate: float = 50
+    """Check-ins per second."""
     at_once: int = 256
     """Connections that are being opened at the same time."""
     quick: bool = False
@@ -34,7 +36,7 @@ class Plan:
         if quick:
             return cls(
                 units=units or 300, rate=200, seconds=2, calls_rate=50, calls_seconds=2, noise_rate=100,
-                noise_rounds=1, catch_up_events=2_000, portal_units=20, portals=40, quick=True,
+                noise_rounds=1, catch_up_events=2_000, portal_units=20, portals=40, portal_rate=20, quick=True,
             )  # fmt: skip
         return cls(units=units or 10_000)
 

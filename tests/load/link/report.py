@@ -49,7 +49,7 @@ def verdicts(results: Json) -> list[tuple[Target, float]]:
         found.append((STORM_CONNECTIONS, counts["most"] - counts["before"]))
     say(NOISE, "noise", "ratio")
     say(CATCH_UP, "catchUp", "rate")
-    say(NOTIFICATION, "portals", "notificationMs", "p99")
+    say(NOTIFICATION, "portals", "whole_way", "p99")
     return found
 
 
@@ -137,6 +137,17 @@ def _others(results: Json) -> Iterator[str]:
             f"Bridge killed: all back {found['seconds']:.1f} s later ({found['secondsAfterReady']:.1f} s after it was "
             f"ready), {found['attempts']:,} attempts; database connections {counts['before']}, at most {counts['most']}"
         )
+    if found := results.get("portals"):
+        whole = found["whole_way"]
+        yield (
+            f"{found['portals']:,} portals at {found['units']} units: notification p50 {whole['p50']:.1f} ms, p99 "
+            f"{whole['p99']:.1f} ms after the check-in was sent; {found['missing']} missing, {found['doubled']} doubled"
+            f"; {found['kib_per_portal']:.1f} KiB each"
+        )
+    if found := results.get("catchUp"):
+        order = "each once, in order" if found["in_order"] else "NOT complete"
+        cpu = "  ".join(f"{part} {value:.0f}" for part, value in found["cpuMicroseconds"].items())
+        yield f"Catch-up of {found['events']:,} events: {found['rate']:,.0f}/s ({order}); CPU us per event: {cpu}"
     if found := results.get("noise"):
         yield (
             f"Others beside units that flood, do not read, send huge frames: p99 {found['p99WithoutMs']:.1f} -> "

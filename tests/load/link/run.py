@@ -12,7 +12,7 @@ from tests.load.link.plan import Plan
 
 Json = dict[str, Any]  # Any: JSON
 OWN_STAGES = ("connecting", "whole", "calls", "storm", "bridge", "noise")
-STAGES = (*OWN_STAGES, "websockets", "mosquitto")
+STAGES = (*OWN_STAGES, "portals", "catch-up", "websockets", "mosquitto")
 
 
 async def measured(
@@ -23,6 +23,12 @@ async def measured(
     if only & set(OWN_STAGES):
         async with network.running(services, folder, plan.units) as system:
             await _own(results, plan, system, say, only)
+    if "portals" in only:
+        say(f"{plan.portals} portals at {plan.portal_units} units")
+        results["portals"] = await stages.portals(plan, services, folder, say)
+    if "catch-up" in only:
+        say(f"one unit was away for {plan.catch_up_events} events")
+        results["catchUp"] = await stages.catching_up(plan, services, folder, say)
     if "websockets" in only:
         say("the raw limit of websockets")
         results["websockets"] = await stages.raw_limit(plan, folder)

@@ -8,16 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from infra.services.launcher import Services
 from tests.load.link import mosquitto
+from tests.load.link.catch_up import caught_up
 from tests.load.link.children import Told
 from tests.load.link.network import Network
 from tests.load.link.plan import Plan
+from tests.load.link.portals import watched
 from tests.load.link.sources import Job
 from tests.load.processes import Meter, machine_busy_seconds, spent
 
@@ -162,6 +166,36 @@ async def noisy(network: Network, fleet: Told, plan: Plan) -> Json:
     await fleet.ask("noise", on=False)
     calm, loud = (min(one["ms"]["p99"] for one in rounds[name]) for name in ("without", "with"))
     return {"p99WithoutMs": calm, "p99WithMs": loud, "ratio": loud / calm, "rounds": rounds}
+
+
+async def portals(plan: Plan, services: Services, folder: Path, say: Callable[[str], None]) -> Json:
+    """Staff at their portals, while patients are checked in."""
+    with _emptied(folder / "portals") as own:
+        found = await watched(
+            services,
+            own,
+            say,
+            units=plan.portal_units,
+            portals=plan.portals,
+            per_second=plan.portal_rate,
+            seconds=plan.seconds,
+        )
+    return asdict(found)
+
+
+async def catching_up(plan: Plan, services: Services, folder: Path, say: Callable[[str], None]) -> Json:
+    """A real agent that was away for long, beside others that stay live."""
+    with _emptied(folder / "catch-up") as own:
+        found = await caught_up(services, own, say, events=plan.catch_up_events)
+    return {**asdict(found), "rate": found.rate, "cpuMicroseconds": found.cpu_microseconds()}
+
+
+@contextlib.contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 async def raw_limit(plan: Plan, folder: Path) -> Json:
