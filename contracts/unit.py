@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from contracts.identity import ADMINS, Role
 from contracts.ids import Department, UnitId
 from contracts.model import Command, Event, Model, Refusal
+from contracts.portal_access import PortalsRevoked, RevokePortals
 from contracts.unit_credential import CredentialCommands, CredentialEvents
 from contracts.unit_presence import PresenceCommands, PresenceEvents
 
@@ -201,6 +202,7 @@ UnitCommands = (
     | RetireUnit
     | CredentialCommands
     | PresenceCommands
+    | RevokePortals
 )
 UnitEvents = (
     UnitRegistered
@@ -211,4 +213,5 @@ UnitEvents = (
     | UnitRetired
     | CredentialEvents
     | PresenceEvents
+    | PortalsRevoked
 )

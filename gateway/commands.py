@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from contracts import encounter, patient, queue, task, unit, unit_command, unit_credential
+from contracts import encounter, patient, portal_access, queue, task, unit, unit_command, unit_credential
 from contracts.envelope import Json
 from gateway.command_routes import CommandRoute, new
 
@@ -203,6 +203,12 @@ UNITS: Final = (
         path="/api/units/{unit_id}/retire",
         example={"reason": "closed for good"},
         result={"id": "clinic-001", "status": "retired"},
+    ),
+    CommandRoute(
+        command=portal_access.RevokePortals,
+        path="/api/units/{unit_id}/portals/revoke",
+        example={"roles": ["nurse"], "reason": "tablets were lost"},
+        result={"id": "clinic-001", "status": "active"},
     ),
     CommandRoute(
         command=unit_credential.RevokeUnitCredential,

@@ -14,6 +14,7 @@ from command_handlers.domain import unit_credential as credentials
 from command_handlers.domain.decider import Aggregate, Freed, Situation, Taken
 from contracts.envelope import Json
 from contracts.model import Command
+from contracts.portal_access import PortalsRevoked, RevokePortals
 from contracts.unit import (
     AddDepartment,
     ConfigureUnit,
@@ -129,6 +130,8 @@ def decide(command: UnitCommands, unit: Unit, situation: Situation) -> list[Unit
             return [UnitUnreachable(unit_id=unit_id, since=since)] if is_news else []
         case NoteUnitBack(away_seconds=away):
             return [UnitBack(unit_id=unit_id, away_seconds=away)] if unit.unreachable else []
+        case RevokePortals(roles=roles, account=account, reason=reason):
+            return [PortalsRevoked(unit_id=unit_id, roles=sorted(set(roles)), account=account, reason=reason)]
         case IssueEnrolmentCode() | EnrolUnit() | RotateUnitKey() | RevokeUnitCredential():
             if unit.status is UnitStatus.RETIRED:
                 raise UnitIsRetired  # these are the system's own commands, which `admits` lets through
@@ -156,6 +159,8 @@ def evolve(unit: Unit, event: UnitEvents) -> Unit:
             return replace(unit, unreachable=True)
         case UnitBack():
             return replace(unit, unreachable=False)
+        case PortalsRevoked():
+            return unit  # who may open a portal is looked at where portals are opened
         case EnrolmentCodeIssued() | UnitEnrolled() | UnitKeyRotated() | UnitCredentialRevoked():
             return replace(unit, credentials=credentials.evolve(unit.credentials, event))
         case _:

@@ -36,7 +36,7 @@ class Revocations:
         if fact.type != REVOKED:
             return
         for role in fact.payload.get("roles") or [None]:
-            self._since[role, fact.payload.get("subject")] = fact.recorded_at
+            self._since[role, fact.payload.get("account")] = fact.recorded_at
 
     def forbid(self, role: Role, subject: str, issued: int) -> bool:
         """Whether a token of that role and account, issued then, was revoked. Whole seconds: in doubt it was."""

@@ -54,6 +54,7 @@ OUTCOME = {
 BY_NAME: Final[dict[str, Any]] = {  # Any: JSON values, and JSON names where they are objects
     "about": OUTCOME["about"],
     "actor": {"subject": "desk-1", "role": "receptionist", "unit": "north-clinic"},
+    "account": "dr-7",
     "acuity": 2,
     "address": {"line": "1 North St", "city": "Northam", "state": "NH", "postal_code": "N1 1NN", "country": "GB"},
     "after": 41,
@@ -165,6 +166,7 @@ BY_NAME: Final[dict[str, Any]] = {  # Any: JSON values, and JSON names where the
     "request_hash": "9f86d081",
     "result": {"order": "A-1"},
     "retry_after_seconds": 3.0,
+    "roles": ["nurse"],
     "room": "12b",
     "room_number": "12b",
     "run_id": COMMAND,

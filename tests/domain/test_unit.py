@@ -6,6 +6,8 @@ import pytest
 
 from command_handlers.domain.unit import Unit
 from contracts.catalogue import AnyCommand, AnyEvent
+from contracts.identity import Role
+from contracts.portal_access import PortalsRevoked, RevokePortals
 from contracts.unit import (
     AddDepartment,
     ConfigureUnit,
@@ -150,3 +152,12 @@ def test_only_who_was_away_is_back() -> None:
     given(clinic, unreachable).when(NoteUnitBack(away_seconds=480)).then(back)
     given(clinic).when(NoteUnitBack(away_seconds=480)).then()
     given(clinic, unreachable, back).when(NoteUnitUnreachable(since=MORNING)).then(unreachable)
+
+
+def test_portals_are_closed_by_role_and_account_as_often_as_it_is_asked() -> None:
+    lost = RevokePortals(roles=[Role.NURSE, Role.DOCTOR, Role.NURSE], reason="tablets were lost")
+    closed = PortalsRevoked(unit_id=UNIT_ID, roles=[Role.DOCTOR, Role.NURSE], reason="tablets were lost")
+    given(clinic).when(lost).then(closed)
+    given(clinic, closed).when(lost).then(closed)
+    one = PortalsRevoked(unit_id=UNIT_ID, roles=[], account="dr-7", reason="has left")
+    given(clinic).when(RevokePortals(account="dr-7", reason="has left")).then(one)
