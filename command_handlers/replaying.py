@@ -88,7 +88,8 @@ class Replays:
     async def _next_step(self, connection: Connection) -> Step | None:
         cursor = await connection.execute(
             "SELECT i.run_id, i.letter_id, i.status, i.sent_at, r.confirmed "
-            "FROM replay_items i JOIN replays r USING (run_id) WHERE r.status = 'running' AND i.settled_at IS NULL ORDER BY r.requested_at, i.run_id, i.ord LIMIT 1"
+            "FROM replay_items i JOIN replays r USING (run_id) "
+            "WHERE r.status = 'running' AND i.settled_at IS NULL ORDER BY r.requested_at, i.run_id, i.ord LIMIT 1"
         )
         row = await cursor.fetchone()
         if row is not None:

@@ -65,6 +65,8 @@ class UnitCommandState:
     """What the unit said of this attempt, in time or late: applied or rejected; None: nothing so far."""
     code: str | None = None
     """Why the unit rejected this attempt; None: it has not."""
+    in_doubt: bool = False
+    """In this attempt or an earlier one the unit began, and nobody knows whether it was done."""
     attempt: int = 1
     deadline: datetime | None = None
     """Of this attempt; None: never queued."""
@@ -169,7 +171,7 @@ def _retried(
     newest = _newest(queued.supersede_key, situation)
     if newest is not None and newest.queued is not None and newest.queued.unit_command_id != queued.unit_command_id:
         raise NewerUnitCommand(unit_command_id=str(newest.queued.unit_command_id))
-    if state.code == OUTCOME_UNKNOWN and not command.confirm:
+    if state.in_doubt and not command.confirm:
         raise OutcomeUnknown(unit_command_id=str(command.unit_command_id))
     if queued.patient_id is not None:
         # What exactly was asked went with the key of a person who was erased.
@@ -186,7 +188,7 @@ def _retried(
             patient_id=queued.patient_id,
             attempt=state.attempt + 1,
             deadline=deadline,
-            confirmed=command.confirm and state.code == OUTCOME_UNKNOWN,
+            confirmed=command.confirm and state.in_doubt,
         )
     ]
 
@@ -237,14 +239,19 @@ def evolve(state: UnitCommandState, event: MailboxEvents) -> UnitCommandState:
             return replace(state, status=UnitCommandStatus.SUPERSEDED)
         case UnitCommandRetried():
             return UnitCommandState(
-                state.queued, UnitCommandStatus.QUEUED, attempt=event.attempt, deadline=event.deadline
+                state.queued,
+                UnitCommandStatus.QUEUED,
+                in_doubt=state.in_doubt,
+                attempt=event.attempt,
+                deadline=event.deadline,
             )
         case _:
             assert_never(event)
 
 
 def _told(state: UnitCommandState, verdict: UnitCommandStatus, code: str | None, *, late: bool) -> UnitCommandState:
-    return replace(state, reported=verdict, code=code, status=state.status if late else verdict)
+    in_doubt = state.in_doubt or code == OUTCOME_UNKNOWN
+    return replace(state, reported=verdict, code=code, in_doubt=in_doubt, status=state.status if late else verdict)
 
 
 def claims(state: UnitCommandState, event: MailboxEvents) -> Sequence[Taken | Counted]:
@@ -264,22 +271,25 @@ def notices_of(event: Event, state: UnitCommandState) -> list[Notice]:
     """A command that expired or that the unit rejected is the operators' to look at, once for each attempt."""
     match event:
         case UnitCommandExpired():
-            return _notice(state, Reason.UNIT_EXPIRED, "")
+            return _notice(state, Reason.UNIT_EXPIRED)
         case UnitCommandRejected(late=False, code=code):
-            return _notice(state, Reason.UNIT_REJECTED, f"/{code}")
+            return _notice(state, Reason.UNIT_REJECTED, code)
         case _:
             return []
 
 
-def _notice(state: UnitCommandState, reason: Reason, why: str) -> list[Notice]:
+def _notice(state: UnitCommandState, reason: Reason, code: str | None = None) -> list[Notice]:
     if state.queued is None:
         return []
+    codes = [state.queued.type, *([code] if code else [])]
+    if state.in_doubt and code != OUTCOME_UNKNOWN:
+        codes.append(OUTCOME_UNKNOWN)  # of an earlier attempt, and unknown to this day
     unit_command_id = UnitCommandId(state.queued.unit_command_id)
     return [
         Notice(
             id=uuid5(unit_command_id, f"attempt:{state.attempt}"),
             reason=reason,
-            about=f"{state.queued.type}{why}",
+            about="/".join(codes),
             stream=unit_command_stream(unit_command_id),
             again=RetryUnitCommand(unit_command_id=unit_command_id),
         )

@@ -146,6 +146,18 @@ def test_what_may_have_been_done_is_tried_again_only_if_somebody_says_so() -> No
     given(clinic, order_queued, rejected).when(sure).then(retried)
 
 
+def test_a_doubt_stays_through_later_attempts_until_it_is_known_to_be_done() -> None:
+    sure = retry.model_copy(update={"confirm": True})
+    second = retried.model_copy(update={"confirmed": True})
+    for end in (expired, rejected):
+        doubtful = given(clinic, order_queued, in_doubt, second, end)
+        doubtful.when(retry).then_refused(OutcomeUnknown)
+        doubtful.when(sure).then(second.model_copy(update={"attempt": 3}))
+        (notice,) = notices(end, doubtful.history.state(MAILBOX, unit_command_stream(ORDER)))
+        assert notice.about.endswith("/outcome_unknown")
+    given(clinic, order_queued, in_doubt, second, applied).when(retry).then()
+
+
 def test_what_was_asked_of_an_erased_patient_is_not_tried_again() -> None:
     about = order_queued.model_copy(update={"patient_id": ANABA, "payload": None})
     given(clinic, anaba_erased, about, expired).when(retry).then_refused(PatientErased)
