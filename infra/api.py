@@ -116,7 +116,7 @@ class Api:
         """What is known of a command now. Raises Unreachable, NotLetIn, Declined (404: never issued)."""
         return await self.get(f"/api/commands/{command_id}")
 
-    async def get(self, path: str, *, query: Mapping[str, str] | None = None, unit_id: str | None = None) -> Json:
+    async def get(self, path: str, *, query: Mapping[str, str | list[str]] | None = None, unit_id: str | None = None) -> Json:
         """The answer to a question. Raises Unreachable, NotLetIn, Declined."""
         return await self.call("GET", path, query=query, unit_id=unit_id)
 
@@ -126,7 +126,7 @@ class Api:
         path: str,
         *,
         body: Json | None = None,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str | list[str]] | None = None,
         unit_id: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Json:
@@ -155,7 +155,7 @@ class Api:
         end_by: float,
         *,
         json: Json | None = None,
-        params: Mapping[str, str] | None = None,
+        params: Mapping[str, str | list[str]] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """One request, repeated while the API is away; the caller's key makes repeating a command harmless."""

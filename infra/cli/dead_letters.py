@@ -32,12 +32,16 @@ app = typer.Typer(no_args_is_help=True, help="What could not be handled: list, s
 @app.command("list")
 def list_letters(
     status: Annotated[str, typer.Option(help="open, replaying, replayed, discarded or any.")] = "open",
+    reason: Annotated[
+        list[str] | None, typer.Option(help="Only these: bug, unit_expired, unit_rejected, … May be given again.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="Only letters of this unit.")] = None,
     url: calling.UrlOption = None,
     token: calling.TokenOption = None,
     json: JsonOption = False,
 ) -> None:
     """Dead letters, the oldest first. Payloads stay sealed."""
-    letters = calling.run(_list(url, token, status))
+    letters = calling.run(_list(url, token, status, reason or [], unit))
     if json:
         result_json({"items": letters})
         return
@@ -88,6 +92,9 @@ def replay(
     letter_ids: Annotated[list[UUID], typer.Argument(metavar="ID...", help="Dead letters' ids.")],
     reason: ReasonOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would run, in its order.")] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Run unit commands again although they may have been done already.")
+    ] = False,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end; 0: not at all.")] = 60.0,
     url: calling.UrlOption = None,
     token: calling.TokenOption = None,
@@ -95,18 +102,20 @@ def replay(
 ) -> None:
     """Have letters handled again, in the order of their streams; what stands in the same streams comes along.
 
-    Exit code 6 if a rule refused one, 7 if one failed again, 8 if it is not over in time.
+    A letter about a unit command has the unit try it again, until a deadline of its own; `applied` means that it was
+    asked, and the command's status tells what the unit made of it. Exit code 6 if a rule refused one (or it is in doubt
+    and not confirmed), 7 if one failed again, 8 if it is not over in time.
     """
     if not dry_run and not reason:
         fail("a replay needs --reason; see what it would do with --dry-run", ExitCode.USAGE)
-    run = calling.run(_replay(url, token, letter_ids, reason or "dry run", dry_run=dry_run, wait=wait))
+    run = calling.run(_replay(url, token, letter_ids, reason or "dry run", dry_run=dry_run, confirm=confirm, wait=wait))
     if json:
         result_json(run)
     else:
         _table(
             ("order", "id", "stream", "outcome"),
             [
-                [str(place), item["letterId"], item.get("stream") or "-", item.get("status", "would run")]
+                [str(place), item["letterId"], item.get("stream") or "-", item.get("status", _would(item))]
                 for place, item in enumerate(run["items"], start=1)
             ],
         )
@@ -140,9 +149,11 @@ def _api(url: str | None, token: str | None) -> Api:
     return Api(calling.where(url), calling.who(token, Role.OPS), connections=1, deadline=20)
 
 
-async def _list(url: str | None, token: str | None, status: str) -> list[Json]:
+async def _list(url: str | None, token: str | None, status: str, reasons: list[str], unit: str | None) -> list[Json]:
     letters: list[Json] = []
-    query = {"status": status, "limit": str(PAGE)}
+    query: dict[str, str | list[str]] = {"status": status, "limit": str(PAGE)}
+    query |= {"reason": reasons} if reasons else {}
+    query |= {"unit": unit} if unit else {}
     async with _api(url, token) as api:
         while True:
             page = await api.get("/ops/dead-letters", query=query)
@@ -166,11 +177,19 @@ async def _post(url: str | None, token: str | None, path: str, body: Json) -> Js
 
 
 async def _replay(
-    url: str | None, token: str | None, letter_ids: list[UUID], reason: str, *, dry_run: bool, wait: float
+    url: str | None,
+    token: str | None,
+    letter_ids: list[UUID],
+    reason: str,
+    *,
+    dry_run: bool,
+    confirm: bool,
+    wait: float,
 ) -> Json:
     """The plan, with what became of each letter once that is known."""
     async with _api(url, token) as api:
-        body = {"letterIds": [str(letter_id) for letter_id in letter_ids], "reason": reason, "dryRun": dry_run}
+        ids = [str(letter_id) for letter_id in letter_ids]
+        body = {"letterIds": ids, "reason": reason, "dryRun": dry_run, "confirm": confirm}
         run = await api.call("POST", "/ops/replays", body=body)
         if run["runId"] is None:
             return run
@@ -182,6 +201,11 @@ async def _replay(
                 items = [item | {"stream": streams.get(item["letterId"])} for item in seen["items"]]
                 return seen | {"items": items}
             await asyncio.sleep(LOOK_SECONDS)
+
+
+def _would(item: Json) -> str:
+    """What a dry run says of a letter."""
+    return "in doubt: needs --confirm" if item["inDoubt"] else "would run"
 
 
 def _table(columns: tuple[str, ...], rows: list[list[str]]) -> None:
