@@ -29,6 +29,7 @@ from ws_bridge.live_calls import LiveCalls
 from ws_bridge.portals.commands import PortalCommands
 from ws_bridge.portals.door import PortalDoor
 from ws_bridge.portals.host import PortalHost
+from ws_bridge.position_check import PositionCheck
 from ws_bridge.presence import Presence
 from ws_bridge.server import Place, serving
 from ws_bridge.snapshot import SNAPSHOTS_AT_ONCE, Snapshots
@@ -123,6 +124,7 @@ async def main(process: Process) -> None:
     start(sessions.keep_renewing(links, deliveries.resumed), name="leases")
     start(presence.watch(), name="presence")
     start(catch_up.sweep(), name="sweep")
+    start(PositionCheck(database, links, catch_up.push).watch(), name="positions")
     start(look_after(links, metrics), name="upkeep")
     start(hub.run(), name="portals")
     start(revocations.watch(), name="revocations")

@@ -25,6 +25,7 @@ from contracts.frames import (
     Answer,
     AnyUp,
     Ask,
+    Check,
     CloseCode,
     Hello,
     Ping,
@@ -239,6 +240,13 @@ class Session:
             frames.append(_facts_frame(self.epoch, self.feed.told, last, [text for _, text in batch]))
             self.feed.sent(last, len(batch))
         return frames
+
+    def check(self) -> bytes | None:
+        """The frame that has the unit compare positions; None while facts are under way, which say as much."""
+        feed = self.feed
+        if not self.is_open or feed.is_behind or feed.acked != feed.told:
+            return None
+        return Check(epoch=self.epoch, position=feed.told).to_json()
 
     def in_turn(self, submit: Submit) -> bool:
         """Whether this command may be taken now: none overtakes one that was answered with `retry`."""
