@@ -116,7 +116,9 @@ class Api:
         """What is known of a command now. Raises Unreachable, NotLetIn, Declined (404: never issued)."""
         return await self.get(f"/api/commands/{command_id}")
 
-    async def get(self, path: str, *, query: Mapping[str, str | list[str]] | None = None, unit_id: str | None = None) -> Json:
+    async def get(
+        self, path: str, *, query: Mapping[str, str | list[str]] | None = None, unit_id: str | None = None
+    ) -> Json:
         """The answer to a question. Raises Unreachable, NotLetIn, Declined."""
         return await self.call("GET", path, query=query, unit_id=unit_id)
 

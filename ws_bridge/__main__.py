@@ -31,6 +31,7 @@ from ws_bridge.portals.door import PortalDoor
 from ws_bridge.portals.host import PortalHost
 from ws_bridge.position_check import PositionCheck
 from ws_bridge.presence import Presence
+from ws_bridge.receipts import Receipts
 from ws_bridge.server import Place, serving
 from ws_bridge.snapshot import SNAPSHOTS_AT_ONCE, Snapshots
 from ws_bridge.submissions import Submissions
@@ -55,6 +56,8 @@ async def main(process: Process) -> None:
 
     links = Links()
     sessions = UnitSessions(database, bridge=process.instance, superseded=links.superseded)
+    receipts = Receipts()
+    sessions.accompany(receipts.write)
     publisher = await enter(Publisher(broker_url, name=f"{process.instance}.publish", metrics=metrics))
     snapshots = Snapshots(database, sealer)
     catch_up = CatchUp(database, sealer, links, snapshots)
@@ -79,6 +82,7 @@ async def main(process: Process) -> None:
         catch_up=catch_up,
         submissions=Submissions(publisher, database, metrics, partitions=settings.work.partitions),
         calls=calls,
+        receipts=receipts,
         metrics=metrics,
     )
     presence = Presence(

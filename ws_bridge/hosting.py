@@ -45,6 +45,7 @@ from ws_bridge.link import Link
 from ws_bridge.links import Links
 from ws_bridge.live_calls import LiveCalls
 from ws_bridge.pacing import jittered
+from ws_bridge.receipts import Receipts
 from ws_bridge.server import HEARTBEAT_SECONDS
 from ws_bridge.session import Violation
 from ws_bridge.submissions import Submissions
@@ -98,6 +99,7 @@ class Bridge:
     submissions: Submissions
     calls: LiveCalls
     credentials: Renewals
+    receipts: Receipts
     metrics: Metrics
 
 
@@ -138,7 +140,9 @@ class UnitHost:
         await _Visit(self._bridge, self._hearers, visitor, line).run()
 
     def _ack(self, link: Link, ack: Ack) -> None:
-        link.acknowledged(datetime.now(UTC))
+        at = datetime.now(UTC)
+        link.acknowledged(at)
+        self._bridge.receipts.note(link.unit_id, link.epoch, link.orders.arrived(link.session.feed.acked), at)
         self._bridge.sessions.acked(link.unit_id, link.epoch, link.session.feed.acked)
         self._bridge.catch_up.push(link)
 

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from websockets.asyncio.server import ServerConnection, broadcast
@@ -19,6 +19,7 @@ from contracts.frames import Bye, CloseCode
 from infra.telemetry.metrics import Metrics
 from infra.tokens import Claims
 from ws_bridge.credentials import LinkCredential
+from ws_bridge.receipts import OnTheirWay
 from ws_bridge.session import Session, Tellable
 
 CONGESTED_BYTES: Final = 512 * 1024
@@ -42,8 +43,9 @@ class Link:
         "_moved_at",
         "_noted",
         "_sent",
-        "ended",
         "credential",
+        "ended",
+        "orders",
         "partition",
         "queued",
         "session",
@@ -63,6 +65,8 @@ class Link:
         self.partition = 0
         self.ended: CloseCode | None = None
         """Why this end closes, or has closed, the link; None while it does not."""
+        self.orders: Final = OnTheirWay()
+        """Unit commands among what was sent and is not acknowledged."""
         self.queued = False
         """It waits for its turn at the log (`ws_bridge.catch_up`)."""
         self.speaks_until = 0.0
@@ -117,12 +121,13 @@ class Link:
         if self._waiting() >= CONGESTED_BYTES or not self.may_speak:
             self.session.feed.exists(through)
             return
-        now = self._clock()
+        now, told = self._clock(), self.session.feed.told
         for frame in self.session.tell(after, through, facts):
             if not self._sent:
                 self._moved_at = now
             self._sent.append((self.session.feed.told, now, facts[-1].recorded_at))
             self.say(frame)
+        self.orders.sent(facts, after=told, through=self.session.feed.told, at=datetime.now(UTC))
 
     def was_told_all(self, position: int) -> None:
         """Every part of a snapshot is sent: facts go on after its position."""

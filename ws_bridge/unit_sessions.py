@@ -238,10 +238,10 @@ class UnitSessions:
             async with connected(self._pool) as connection:
                 if acked:
                     await self._move(connection, acked, MOVE)
-                    for companion in self._companions:
-                        await companion(connection)
                 if closed:
                     await connection.execute(CLOSE, _columns(closed))
+                for companion in self._companions if acked or closed else ():
+                    await companion(connection)
                 if not acked and not closed:
                     await connection.execute("SELECT 1")  # is it back?
         except DatabaseUnavailable:
