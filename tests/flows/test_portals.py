@@ -40,8 +40,8 @@ class House:
     def portal(self, role: Role, unit: str | None, **hello: Any) -> Portal:  # Any: fields of the hello
         return Portal(self.portal_url, self.installed.token(role, unit), **hello)
 
-    def client(self, role: Role = Role.STAFF, unit: str | None = None) -> httpx.AsyncClient:
-        headers = {"Authorization": f"Bearer {self.installed.token(role, unit)}"}
+    def client(self, role: Role = Role.STAFF, unit: str | None = None, ttl: int = 3600) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {self.installed.token(role, unit, ttl)}"}
         return httpx.AsyncClient(base_url=self.api_url, headers=headers, timeout=30)
 
     async def unit(self, unit_id: str) -> None:
