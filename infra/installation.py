@@ -129,15 +129,19 @@ def make_plan(
         "CARESPINE_VAR": str(places.var),
         **ensure_keys(places),
     }
-    programs, bridges = [], []
+    programs = []
+    bridges = [
+        {side: f"ws://{LOOPBACK}:{ports[name]}/{side.split('_')[0]}" for side in ("unit_url", "portal_url")}
+        for name in wanted
+        if name.startswith("bridge-") and name.endswith("/socket")
+    ]
+    # What an agent is told together with its token, so that it needs to know the gateway's address only.
+    shared.setdefault("CARESPINE_UNIT_URLS", ",".join(bridge["unit_url"] for bridge in bridges))
     for name, package in instances:
         health = ports[f"{name}/health"]
         environment = shared | {"CARESPINE_INSTANCE": name, "CARESPINE_HEALTH_PORT": str(health)}
         if socket := ports.get(f"{name}/socket"):
             environment["CARESPINE_BRIDGE_PORT"] = str(socket)
-            bridges.append(
-                {side: f"ws://{LOOPBACK}:{socket}/{side.split('_')[0]}" for side in ("unit_url", "portal_url")}
-            )
         if http := ports.get(f"{name}/http"):
             environment["CARESPINE_HTTP_PORT"] = str(http)
         programs.append(

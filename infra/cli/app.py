@@ -18,7 +18,12 @@ from infra.cli.exit_codes import ExitCode
 from infra.cli.printing import fail
 from infra.services.detached import ServiceTrouble
 
-OTHERS = {"demo": "infra.cli.demo", "import": "infra.cli.import_fhir", "dead-letters": "infra.cli.dead_letters"}
+OTHERS = {
+    "demo": "infra.cli.demo",
+    "import": "infra.cli.import_fhir",
+    "dead-letters": "infra.cli.dead_letters",
+    "units": "infra.cli.units",
+}
 """Commands with a module of their own: each has an `app`, a function (one command) or a Typer (several)."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -34,6 +35,20 @@ def terminal() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on a terminal; anywhere else the same columns with a tab between them, for `cut` and `awk`."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            result("\t".join(row))
+        return
+    from rich.table import Table
+
+    found = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        found.add_row(*row)
+    terminal().print(found)
 
 
 def fail(text: str, code: ExitCode) -> NoReturn:
