@@ -142,35 +142,35 @@ class RejectTask(_TaskCommand):
     reason: Sealed[Text | None] = None
 
 
-class StartTask(_TaskCommand):
+class _Step(_TaskCommand):
+    business_status: Code | None = None
+    """How far it is in the department's own words; None: as before."""
+
+
+class StartTask(_Step):
     """Begin.
 
     Refused: `task_not_yours`, `task_not_accepted`, `task_on_hold`.
     """
 
-    business_status: Code | None = None
 
-
-class HoldTask(_TaskCommand):
+class HoldTask(_Step):
     """Stop for now.
 
     Refused: `task_not_yours`, `task_not_accepted`.
     """
 
     reason: Sealed[Text | None] = None
-    business_status: Code | None = None
 
 
-class ResumeTask(_TaskCommand):
+class ResumeTask(_Step):
     """Go on where it was put on hold: in progress if it had been begun, ready if not.
 
     Refused: `task_not_yours`, `task_not_on_hold`.
     """
 
-    business_status: Code | None = None
 
-
-class CompleteTask(_TaskCommand):
+class CompleteTask(_Step):
     """It is done; `outcome` says how it turned out, in a code.
 
     Refused: `task_not_yours`, `task_not_accepted`, `task_on_hold`, `task_final` when it ended otherwise.
@@ -178,17 +178,15 @@ class CompleteTask(_TaskCommand):
 
     outcome: Code
     notes: Sealed[Text | None] = None
-    business_status: Code | None = None
 
 
-class FailTask(_TaskCommand):
+class FailTask(_Step):
     """It could not be done.
 
     Refused: `task_not_yours`, `task_not_accepted`, `task_final` when it ended otherwise.
     """
 
     reason: Sealed[Text | None] = None
-    business_status: Code | None = None
 
 
 class CancelTask(_TaskCommand):
@@ -267,40 +265,38 @@ class TaskRejected(_TaskEvent):
     reason: Sealed[Text | None] = None
 
 
-class TaskStarted(_TaskEvent):
-    """Somebody has begun."""
-
+class _StepTaken(_TaskEvent):
     business_status: Code | None = None
 
 
-class TaskHeld(_TaskEvent):
+class TaskStarted(_StepTaken):
+    """Somebody has begun."""
+
+
+class TaskHeld(_StepTaken):
     """Not now."""
 
     reason: Sealed[Text | None] = None
-    business_status: Code | None = None
 
 
-class TaskResumed(_TaskEvent):
+class TaskResumed(_StepTaken):
     """It goes on."""
 
     status: TaskStatus
     """in-progress or ready."""
-    business_status: Code | None = None
 
 
-class TaskCompleted(_TaskEvent):
+class TaskCompleted(_StepTaken):
     """It is done."""
 
     outcome: Code
     notes: Sealed[Text | None] = None
-    business_status: Code | None = None
 
 
-class TaskFailed(_TaskEvent):
+class TaskFailed(_StepTaken):
     """It could not be done."""
 
     reason: Sealed[Text | None] = None
-    business_status: Code | None = None
 
 
 class TaskCancelled(_TaskEvent):
