@@ -66,10 +66,6 @@ async def main(process: Process) -> None:
     inbox = await enter(
         Inbox(broker_url, instance=process.instance, on_delivery=deliveries.arrived, on_gap=catch_up.look_now)
     )
-    bridge = Bridge(
-        instance=process.instance,
-        links=links,
-        sessions=sessions,
     revocations = Revocations(database, revoked=links.revoked)
     signing = settings.keys.token_private_key  # not needed to take what a unit's key has signed, only to answer a token
     exchange = Exchange(
@@ -77,17 +73,21 @@ async def main(process: Process) -> None:
         signing.get_secret_value() if signing is not None else None,
         token_seconds=settings.units.token_seconds,
     )
+    bridge = Bridge(
+        instance=process.instance,
+        links=links,
+        sessions=sessions,
         inbox=inbox,
         publisher=publisher,
         catch_up=catch_up,
         submissions=Submissions(publisher, database, metrics, partitions=settings.work.partitions),
         calls=calls,
+        credentials=Renewals(exchange, verifier, revocations, metrics),
         receipts=receipts,
         metrics=metrics,
     )
     presence = Presence(
         database,
-        credentials=Renewals(exchange, verifier, revocations, metrics),
         publisher,
         metrics,
         partitions=settings.work.partitions,
@@ -126,12 +126,12 @@ async def main(process: Process) -> None:
     start(sessions.keep_opening(), name="hellos")
     start(sessions.keep_writing(), name="sessions")
     start(sessions.keep_renewing(links, deliveries.resumed), name="leases")
+    start(revocations.watch(), name="revocations")
     start(presence.watch(), name="presence")
     start(catch_up.sweep(), name="sweep")
     start(PositionCheck(database, links, catch_up.push).watch(), name="positions")
     start(look_after(links, metrics), name="upkeep")
     start(hub.run(), name="portals")
-    start(revocations.watch(), name="revocations")
     start(portals.look_after(), name="portals-upkeep")
     for number in range(READERS):
         start(catch_up.read(), name=f"reader-{number}")
