@@ -36,8 +36,7 @@ def main(given: Sequence[str]) -> int:
     try:
         enrolled = asyncio.run(enrol(gateway_url=settings.gateway, unit_id=unit_id, code=code, folder=folder))
     except EnrolmentRefused as no:
-        unreached = no.status is None or no.status >= 500
-        fail(f"not enrolled, {no.code}: {no.remedy}", ExitCode.UNREACHABLE if unreached else ExitCode.NOT_ALLOWED)
+        fail(f"not enrolled, {no.code}: {no.remedy}", exit_code(no))
     except OSError as why:
         fail(f"the key cannot be kept in {folder}: {why.strerror or type(why).__name__}", ExitCode.FAILED)
     if told.json:
@@ -58,3 +57,10 @@ def main(given: Sequence[str]) -> int:
 def _asked() -> str:
     """Asked for without showing it, so that the code is in no history and no process list."""
     return getpass("enrolment code: ") if sys.stdin.isatty() else sys.stdin.readline()
+
+
+def exit_code(no: EnrolmentRefused) -> ExitCode:
+    """What a refusal is to scripts."""
+    if no.status is not None:
+        return ExitCode.UNREACHABLE if no.status >= 500 else ExitCode.NOT_ALLOWED
+    return {"network_away": ExitCode.UNREACHABLE, "not_enrolled": ExitCode.USAGE}.get(no.code, ExitCode.FAILED)

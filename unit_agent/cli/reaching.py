@@ -156,7 +156,8 @@ def _reached(name: str, url: str, path: str, fits: set[int]) -> Iterator[Finding
         )
         return
     try:
-        with httpx.Client(timeout=SECONDS, trust_env=not is_loopback(url)) as client:
+        trusted = ssl.create_default_context() if secure else True
+        with httpx.Client(timeout=SECONDS, trust_env=not is_loopback(url), verify=trusted) as client:
             answer = client.get(url + path)
     except httpx.HTTPError as why:
         yield Finding(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from infra.cli.exit_codes import ExitCode
 from unit_agent.cli import arguments
 from unit_agent.cli.arguments import Usage, fail, result, result_json
+from unit_agent.cli.enrol import exit_code
 from unit_agent.enrolment import EnrolmentRefused, rotate
 
 
@@ -26,8 +27,7 @@ def main(given: Sequence[str]) -> int:
     try:
         enrolled = asyncio.run(rotate(folder, gateway_url=settings.gateway, grace_seconds=told.grace_seconds))
     except EnrolmentRefused as no:
-        unreached = no.status is None or no.status >= 500
-        fail(f"the key stays, {no.code}: {no.remedy}", ExitCode.UNREACHABLE if unreached else ExitCode.NOT_ALLOWED)
+        fail(f"the key stays, {no.code}: {no.remedy}", exit_code(no))
     if told.json:
         result_json({"unit": enrolled.unit_id, "keyId": enrolled.key_id})
     else:
