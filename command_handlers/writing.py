@@ -88,7 +88,7 @@ ON CONFLICT (unit_id, kind) DO UPDATE SET amount = t.amount + EXCLUDED.amount
 """
 _LETTERS = """
 INSERT INTO letters_out (letter_id, partition, routing_key, body)
-SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[]) ON CONFLICT (letter_id) DO NOTHING
+SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[])
 """
 
 

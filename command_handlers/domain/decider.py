@@ -133,3 +133,5 @@ class Notice:
     """What was asked and, after a `/`, why it was not done: codes only."""
     stream: str
     again: Command
+    resolution: str | None = None
+    """How what an earlier notice told of was dealt with; None: this tells of something to be dealt with."""

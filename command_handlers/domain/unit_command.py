@@ -268,17 +268,27 @@ def claims(state: UnitCommandState, event: MailboxEvents) -> Sequence[Taken | Co
 
 
 def notices_of(event: Event, state: UnitCommandState) -> list[Notice]:
-    """A command that expired or that the unit rejected is the operators' to look at, once for each attempt."""
+    """A command that expired or that the unit rejected is the operators' to look at, once for each attempt.
+
+    Unless it turns out to be done, or somebody has it tried again: then it is theirs no more.
+    """
+    has_expired = state.status is UnitCommandStatus.EXPIRED
     match event:
         case UnitCommandExpired():
             return _notice(state, Reason.UNIT_EXPIRED)
-        case UnitCommandRejected(late=False, code=code):
-            return _notice(state, Reason.UNIT_REJECTED, code)
+        case UnitCommandRejected(late=late, code=code) if has_expired or not late:
+            return _notice(state, Reason.UNIT_REJECTED, code=code)
+        case UnitCommandApplied(late=True) if has_expired:
+            return _notice(state, Reason.UNIT_SETTLED, resolution="applied late")
+        case UnitCommandRetried(attempt=attempt):
+            return _notice(replace(state, attempt=attempt - 1), Reason.UNIT_SETTLED, resolution="tried again")
         case _:
             return []
 
 
-def _notice(state: UnitCommandState, reason: Reason, code: str | None = None) -> list[Notice]:
+def _notice(
+    state: UnitCommandState, reason: Reason, *, code: str | None = None, resolution: str | None = None
+) -> list[Notice]:
     if state.queued is None:
         return []
     codes = [state.queued.type, *([code] if code else [])]
@@ -292,6 +302,7 @@ def _notice(state: UnitCommandState, reason: Reason, code: str | None = None) ->
             about="/".join(codes),
             stream=unit_command_stream(unit_command_id),
             again=RetryUnitCommand(unit_command_id=unit_command_id),
+            resolution=resolution,
         )
     ]
 
