@@ -25,6 +25,7 @@ from unit_agent.cli.arguments import Usage, fail
 from unit_agent.configuration import Configuration, DiskSettings
 from unit_agent.credential import Credential, CredentialUnusable, credential_of
 from unit_agent.store import StoreUnusable
+from unit_agent.tls import client_context
 
 DISK_THREADS: Final = 4
 
@@ -75,12 +76,14 @@ async def _serve(agents: Sequence[Options]) -> None:
 def _one(settings: Configuration) -> Options:
     unit_id = arguments.unit_of(settings)
     folder = arguments.folder_of(settings, unit_id)
-    credential = credential_of(settings.credential, folder=folder, gateway_url=settings.gateway)
+    tls = client_context(settings.tls)
+    credential = credential_of(settings.credential, folder=folder, gateway_url=settings.gateway, tls=tls)
     if settings.url is None and not credential.links():
         raise Usage("give --url ws://HOST:PORT/unit (`carespine status` names it)")
     return Options(
         url=settings.url,
         credential=credential,
+        tls=tls,
         unit_id=unit_id,
         folder=folder,
         http_port=settings.http_port,
