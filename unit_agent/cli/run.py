@@ -24,6 +24,7 @@ from unit_agent.cli import arguments
 from unit_agent.cli.arguments import Usage, fail
 from unit_agent.configuration import Configuration, DiskSettings
 from unit_agent.credential import Credential, CredentialUnusable, credential_of
+from unit_agent.service import told_to_systemd
 from unit_agent.store import StoreUnusable
 from unit_agent.tls import client_context
 
@@ -69,8 +70,9 @@ async def _serve(agents: Sequence[Options]) -> None:
     with ThreadPoolExecutor(DISK_THREADS if len(agents) > 1 else 1, "disk") as executor:
         async with AsyncExitStack() as closing:
             for options in agents:
-                await closing.enter_async_context(running(options, version=_version(), executor=executor))
-            await stop.wait()
+                shared = await closing.enter_async_context(running(options, version=_version(), executor=executor))
+            async with told_to_systemd(lambda: f"link {shared.state.state}, disk {shared.room.state}"):
+                await stop.wait()
 
 
 def _one(settings: Configuration) -> Options:
