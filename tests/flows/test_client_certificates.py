@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import ssl
 import subprocess
@@ -190,6 +191,18 @@ async def test_an_agent_with_a_certificate_enrols_and_links_through_the_proxy(fr
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+    doctor = await asyncio.to_thread(
+        subprocess.run,
+        [*command, "doctor", "--config", str(settings), "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    states = {one["id"]: one["state"] for one in json.loads(doctor.stdout)}
+    reached = {"gateway.http", "bridge.http", "credential.key", "clock.skew"}
+    assert {name: states[name] for name in reached} == dict.fromkeys(reached, "ok"), doctor.stdout
     agent = Agent(folder, [*command, "run", "--config", str(settings)])
     try:
         await agent.start()
