@@ -154,6 +154,7 @@ class Scene:
 
     async def look_again(self) -> None:
         """Open the auditor's own connection, anew when the database was away."""
+        self.close()
         self._database = await asyncio.to_thread(psycopg.connect, self.network.installed.postgres_url, autocommit=True)
 
     async def linked(self) -> None:
