@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.asyncio.server import broadcast
 
 from contracts.frames import Bye, CloseCode
 from infra.telemetry.metrics import Metrics
 from infra.tokens import Claims
+from ws_bridge.admission import Visitor
 from ws_bridge.credentials import LinkCredential
 from ws_bridge.receipts import OnTheirWay
 from ws_bridge.session import Session, Tellable
@@ -54,7 +55,7 @@ class Link:
         "unit_id",
     )
 
-    def __init__(self, socket: ServerConnection, claims: Claims, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, socket: Visitor, claims: Claims, metrics: Metrics, clock: Clock) -> None:
         if claims.unit is None:
             raise ValueError("a link is one unit's")
         self.unit_id: Final = claims.unit

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
@@ -42,6 +43,8 @@ async def serving(
 ) -> AsyncIterator[tuple[Server, str]]:
     """Serve these paths while the block runs; gives the server and its URL. Links are not closed on leaving."""
 
+    entered = {path: Request(path, Headers()) for path in places}
+
     def look(connection: ServerConnection, request: Request) -> Response | None:
         place = places.get(request.path.partition("?")[0])
         if place is None:
@@ -51,7 +54,10 @@ async def serving(
 
     async def handle(connection: ServerConnection) -> None:
         if isinstance(connection, Visitor) and connection.request is not None:
-            await places[connection.request.path.partition("?")[0]].host(connection)
+            path = connection.request.path.partition("?")[0]
+            # The handshake is over: its headers, the token among them, are not kept for as long as the link lasts.
+            connection.request, connection.response = entered[path], None
+            await places[path].host(connection)
 
     listener = listening_socket(listening.host, listening.port)
     async with serve(
@@ -64,8 +70,7 @@ async def serving(
         max_size=MAX_FRAME_BYTES,
         max_queue=4,
         open_timeout=OPEN_SECONDS,
-        ping_interval=HEARTBEAT_SECONDS,
-        ping_timeout=HEARTBEAT_SECONDS,
+        ping_interval=None,  # see `Visitor.knock`
         close_timeout=CLOSE_SECONDS,
         server_header=None,
     ) as server:
