@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from contracts.frames import CloseCode
 from tests.faults.link.conftest import Scene
 from tests.faults.link.resident import resident_agents
 from tests.kit.lines import Limits
@@ -14,6 +15,7 @@ from tests.kit.waiting import eventually
 pytestmark = pytest.mark.timeout(240)
 
 TOKEN_SECONDS = 6
+TURNED_AWAY = f"closed_{CloseCode.CONTESTED:d}"
 
 
 async def test_two_agents_with_one_identity_do_everything_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,13 +26,16 @@ async def test_two_agents_with_one_identity_do_everything_once(scene: Scene, mon
         async with scene.busy(repeats=True):
             async with resident_agents(scene, folder=scene.folder / "twin") as twins:
                 await eventually(
-                    lambda: all(one.state.sessions for one in twins.values()), what="the twins have taken over"
+                    lambda: all(one.state.why == TURNED_AWAY for one in twins.values()),
+                    within=60,
+                    what="the twins are turned away for good",
                 )
-                before = {unit_id: one.state.sessions for unit_id, one in ours.items()}
-                await eventually(
-                    lambda: all(one.state.sessions > before[unit_id] for unit_id, one in ours.items()),
-                    what="and lost it again",
-                )
+                await eventually(lambda: all(one.state.connected for one in ours.values()), what="the first keep it")
+                contested = scene.database.execute(
+                    "SELECT count(*) FROM unit_sessions WHERE unit_id = ANY(%s) AND contested_until > now()",
+                    (scene.units,),
+                ).fetchone()
+                assert contested == (len(scene.units),)
                 await scene.executed(10)
             await scene.executed(5)
 
