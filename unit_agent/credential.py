@@ -14,14 +14,16 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from contracts.ids import UNIT_ID
-from infra.unit_keys import SigningKey
-from unit_agent.keys import Enrolment, KeyFileUnusable, KeyFolder
 from unit_agent.network import Gateway, NetworkAway, NetworkRefused
+
+if TYPE_CHECKING:  # cryptography is 9 MB of memory, which an agent with a token has no use for
+    from infra.unit_keys import SigningKey
+    from unit_agent.keys import Enrolment
 
 STILL_GOOD: Final = 15.0
 """Seconds a token has to have left to be used for another connection."""
@@ -129,6 +131,8 @@ class KeyCredential(Credential):
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`gateway_url`: None, the one it enrolled with. Raises CredentialUnusable when this agent has not enrolled."""
+        from unit_agent.keys import KeyFolder
+
         super().__init__("")
         self._folder = KeyFolder(folder)
         self._clock = clock
@@ -194,6 +198,8 @@ class KeyCredential(Credential):
         return self._clock() + self._ahead
 
     def _read(self) -> tuple[SigningKey, Enrolment]:
+        from unit_agent.keys import KeyFileUnusable
+
         try:
             key, enrolment = self._folder.key(), self._folder.enrolment()
         except KeyFileUnusable as why:

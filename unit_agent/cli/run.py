@@ -97,12 +97,6 @@ def _one(settings: Configuration) -> Options:
     )
 
 
-def _credential(settings: Configuration) -> Credential:
-    if settings.credential is None:
-        raise Usage("give --credential TOKEN or --credential @FILE, or enrol first: unit-agent enrol")
-    return Credential(settings.credential)
-
-
 def _fleet(file: Path, settings: Configuration) -> list[Options]:
     # Many small stores on one disk: a reserve for each would fill it.
     disk = DiskSettings(low_bytes=settings.disk.low_bytes, reserve_bytes=0)
@@ -120,6 +114,8 @@ def _fleet(file: Path, settings: Configuration) -> list[Options]:
             }
         )
         agents.append(replace(_one(own), webhook=member.webhook, disk=disk))
+    if not agents:
+        raise Usage("the fleet file names no agent")
     return agents
 
 
