@@ -88,6 +88,8 @@ _UNIT: Final[Json] = {
     "settings": SETTINGS,
     "status": "active",
     "statusReason": None,
+    "reachable": True,
+    "unreachableSince": None,
     "version": 2,
     "registeredAt": _AT,
     "updatedAt": _AT,
