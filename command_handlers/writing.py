@@ -22,7 +22,7 @@ from command_handlers.loading import claim_key
 from contracts.dead_letter import DeadLetter
 from contracts.envelope import CommandEnvelope, Json, Origin, Outcome
 from contracts.identity import SYSTEM
-from contracts.model import sealed_fields
+from contracts.model import has_sealed, sealed_fields
 from contracts.routing import UNIT_LETTER_KEYS
 from infra.database import Connection, one_transaction
 from infra.event_log import NewEvent, append, notify, reserve
@@ -150,7 +150,7 @@ def _subjects(batch: Sequence[Settled]) -> dict[str, str]:
         subject: settled.envelope.unit_id
         for settled in batch
         for written in settled.events
-        if sealed_fields(type(written.event)) and (subject := written.event.subject()) is not None
+        if has_sealed(written.event) and (subject := written.event.subject()) is not None
     }
 
 

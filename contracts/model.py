@@ -117,3 +117,17 @@ def sealed_fields(model: type[Model]) -> frozenset[str]:
         for name, field in model.model_fields.items()
         if any(isinstance(mark, SealedField) for mark in field.metadata)
     )
+
+
+@cache
+def _sealed_attributes(model: type[Model]) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, field in model.model_fields.items()
+        if any(isinstance(mark, SealedField) for mark in field.metadata)
+    )
+
+
+def has_sealed(word: Model) -> bool:
+    """Whether there is anything in `word` that has to be sealed: no key is needed, or made, for what says nothing."""
+    return any(getattr(word, name) is not None for name in _sealed_attributes(type(word)))
