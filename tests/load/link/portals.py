@@ -112,13 +112,14 @@ class Desk:
     sent: dict[str, tuple[str, float]] = field(default_factory=dict)
     """encounter id -> (unit, when its check-in was sent)"""
     answered: list[float] = field(default_factory=list)
+    tokens: dict[tuple[Role, str | None], str] = field(default_factory=dict)
 
     async def ask(
         self, role: Role, unit_id: str | None, path: str, body: dict[str, Any]
     ) -> dict[str, Any]:  # Any: JSON
         """A command and its result."""
         answer = await self.client.post(
-            path, content=orjson.dumps(body), headers={**_JSON, "Authorization": f"Bearer {self._token(role, unit_id)}"}
+            path, content=orjson.dumps(body), headers={**_JSON, "Authorization": f"Bearer {self.token(role, unit_id)}"}
         )
         if answer.status_code not in (200, 201):
             raise Trouble(f"{path}: {answer.status_code} {answer.text[:200]}")
@@ -140,15 +141,15 @@ class Desk:
         patient_id: str = (await self.ask(Role.STAFF, unit_id, "/api/patients", person))["id"]
         return patient_id
 
-    def _token(self, role: Role, unit_id: str | None) -> str:
-        known = _tokens.get((role, unit_id))
+    def token(self, role: Role, unit_id: str | None) -> str:
+        """A bearer token, signed once."""
+        known = self.tokens.get((role, unit_id))
         if known is None:
-            known = _tokens[role, unit_id] = self.installed.token(role, unit_id)
+            known = self.tokens[role, unit_id] = self.installed.token(role, unit_id)
         return known
 
 
 _JSON: Final = {"Content-Type": "application/json"}
-_tokens: dict[tuple[Role, str | None], str] = {}
 
 
 async def watched(
@@ -181,15 +182,13 @@ async def watched(
             whose = list(itertools.islice(itertools.cycle(names), int(per_second * seconds)))
             patients = await _all([desk.patient(name) for name in whose])
             return await _measured(
-                closing, desk, installed, bridge, processes, list(zip(whose, patients, strict=True)), names,
+                desk, bridge, processes, list(zip(whose, patients, strict=True)), names,
                 portals=portals, per_second=per_second, say=say,
             )  # fmt: skip
 
 
 async def _measured(
-    closing: AsyncExitStack,
     desk: Desk,
-    installed: Installation,
     bridge: Started,
     processes: dict[str, Started],
     arrivals: Sequence[tuple[str, str]],
@@ -200,7 +199,7 @@ async def _measured(
     say: Say,
 ) -> Watched:
     url = f"ws://127.0.0.1:{bridge.environment['CARESPINE_BRIDGE_PORT']}/portal"
-    warm = await _connected(url, installed, names[0], ROLES[0])  # what the first portal brings with it is not its share
+    warm = await _connected(url, desk, names[0], ROLES[0])  # what the first portal brings with it is not its share
     await warm.socket.close()
     await asyncio.sleep(SETTLE_SECONDS)
     before = _memory(bridge.pid)
@@ -208,7 +207,7 @@ async def _measured(
     began = time.perf_counter()
     watchers = await _all(
         [
-            _connected(url, installed, names[number % len(names)], ROLES[number // len(names) % len(ROLES)])
+            _connected(url, desk, names[number % len(names)], ROLES[number // len(names) % len(ROLES)])
             for number in range(portals)
         ]
     )
@@ -258,12 +257,8 @@ async def _measured(
     )
 
 
-async def _connected(url: str, installed: Installation, unit_id: str, role: Role) -> Watcher:
-    key = role, unit_id
-    token = _tokens.get(key)
-    if token is None:
-        token = _tokens[key] = installed.token(role, unit_id)
-    socket = await opened(url, token)
+async def _connected(url: str, desk: Desk, unit_id: str, role: Role) -> Watcher:
+    socket = await opened(url, desk.token(role, unit_id))
     await socket.send(orjson.dumps({"type": "hello", "topics": TOPICS}).decode())
     welcome = orjson.loads(await socket.recv())
     if welcome["type"] != "welcome":
