@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -103,6 +104,17 @@ async def test_usage_is_exit_code_2_and_says_what_to_give(tmp_path: Path) -> Non
     ):
         code, _, trouble = await run(*arguments, XDG_STATE_HOME=str(tmp_path))
         assert (code, said in trouble) == (2, True), trouble
+
+
+async def test_an_agent_that_cannot_have_its_port_or_folder_says_so_and_ends(store: Path, tmp_path: Path) -> None:
+    arguments = ["--url", "ws://127.0.0.1:1/unit", "--credential", token(), "--data", str(store)]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (tmp_path / "agent.toml").write_text(f"[hl7.listen]\nport = {taken.getsockname()[1]}\n")
+        code, _, trouble = await run(*arguments, "--config", str(tmp_path / "agent.toml"))
+    assert (code, "in use" in trouble, "Traceback" in trouble) == (1, True, False), trouble
+    with Store(store, UNIT):
+        code, _, trouble = await run(*arguments)
+    assert (code, "another agent uses" in trouble) == (1, True), trouble
 
 
 async def test_status_of_an_agent_that_does_not_run_is_read_from_its_store(store: Path, tmp_path: Path) -> None:

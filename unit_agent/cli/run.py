@@ -12,8 +12,9 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
+import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from contracts.model import Model
@@ -29,6 +30,8 @@ from unit_agent.store import StoreUnusable
 from unit_agent.tls import client_context
 
 DISK_THREADS: Final = 4
+
+log = structlog.get_logger()
 
 
 class Member(Model):
@@ -52,11 +55,19 @@ def main(given: Sequence[str]) -> int:
     try:
         _log(settings, agents[0].unit_id if len(agents) == 1 else f"fleet of {len(agents)}")
         asyncio.run(_serve(agents))
-    except StoreUnusable as why:
-        fail(str(why), ExitCode.FAILED)
-    except OSError as why:  # a port that is taken, a folder that cannot be made
-        fail(f"{why.strerror or type(why).__name__}: {why.filename or 'a port that was to be served'}", ExitCode.FAILED)
+    except Exception as trouble:  # noqa: BLE001 - the last handler there is; a traceback might quote data
+        _failed(next(logs.leaves(trouble)))
     return ExitCode.DONE
+
+
+def _failed(trouble: BaseException) -> NoReturn:
+    """Say what ended the agent."""
+    if isinstance(trouble, StoreUnusable):
+        fail(str(trouble), ExitCode.FAILED)
+    if isinstance(trouble, OSError):  # a port that is taken, a folder that cannot be made
+        fail(f"{trouble.strerror or type(trouble).__name__}: {trouble.filename or 'a port to serve'}", ExitCode.FAILED)
+    log.critical("crashed", **logs.describe(trouble))
+    fail(f"it failed ({type(trouble).__name__}); the log says where", ExitCode.FAILED)
 
 
 async def _serve(agents: Sequence[Options]) -> None:

@@ -32,10 +32,12 @@ SCHEMA: Final = (
     event TEXT NOT NULL,
     received_at TEXT NOT NULL,
     commands TEXT NOT NULL,
+    patient_id TEXT,
     content BLOB NOT NULL,
     PRIMARY KEY (sender, control_id)
 ) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS hl7_received_at ON hl7_received (received_at)",
+    "CREATE INDEX IF NOT EXISTS hl7_received_of ON hl7_received (patient_id)",
     "CREATE TABLE IF NOT EXISTS hl7_commands (command_id TEXT PRIMARY KEY, made_at TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS hl7_patients (number TEXT PRIMARY KEY, patient_id TEXT NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS hl7_patients_by_id ON hl7_patients (patient_id)",
@@ -83,13 +85,23 @@ def take(store: Store, unit_id: str, content: bytes, options: Listen, *, now: da
             if first["digest"] != digest:
                 raise Unacceptable("AR", hl7v2.DUPLICATE_KEY, "MSH-10 came with another message before")
             return Taken(repeated=True, commands=len(json.loads(first["commands"])))
-        key = f"hl7:{header.sender}:{header.control_id}"
+        # With the digest, since a sender's control ids come round again when this message is long forgotten.
+        key = f"hl7:{header.sender}:{header.control_id}:{digest}"
         seed = keyed_command_id("agent", unit_id, key)
         asked = understood(message, _OnDisk(db), options, lambda purpose: str(derived(seed, purpose, now)))
         commands = _kept(db, unit_id, asked, key, now=now, linked=linked)
         db.execute(
-            "INSERT INTO hl7_received VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (header.sender, header.control_id, digest, header.kind[1], now.isoformat(), json.dumps(commands), content),
+            "INSERT INTO hl7_received VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                header.sender,
+                header.control_id,
+                digest,
+                header.kind[1],
+                now.isoformat(),
+                json.dumps(commands),
+                asked.patient[1] if asked.patient else None,
+                content,
+            ),
         )
         return Taken(repeated=False, commands=len(commands))
 
@@ -103,9 +115,10 @@ def forget(store: Store, options: Listen, now: datetime) -> int:
 
 
 def learn(db: sqlite3.Connection, fact: Fact) -> None:
-    """A person whose data were erased is forgotten here too: the number no longer leads to the record."""
+    """A person whose data were erased is forgotten here too: number and messages; that they came is still known."""
     if fact.erased and isinstance(patient_id := fact.payload.get("patientId"), str):
         db.execute("DELETE FROM hl7_patients WHERE patient_id = ?", (patient_id,))
+        db.execute("UPDATE hl7_received SET content = x'' WHERE patient_id = ?", (patient_id,))
 
 
 def came_from_here(db: sqlite3.Connection, fact: Fact) -> bool:

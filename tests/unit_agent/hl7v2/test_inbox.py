@@ -155,6 +155,16 @@ def test_a_person_who_was_erased_is_no_longer_found_by_their_number(shared: Shar
     shared.store.take([frame(told(1, person, erased=True))], head=1, now=NOW)
     with pytest.raises(Unacceptable, match="AE 204"):
         take(shared, adt("A08", PID, control_id="2"))
+    [row] = shared.store.db.execute("SELECT content FROM hl7_received")
+    assert row["content"] == b""
+    assert take(shared, adt("A28", PID, control_id="1")).repeated
+
+
+def test_a_control_id_that_comes_round_again_later_is_another_command(shared: Shared) -> None:
+    take(shared, adt("A28", PID))
+    inbox.forget(shared.store, OPTIONS, NOW.replace(year=2027))
+    take(shared, adt("A28", PID.replace("4711", "4712")))
+    assert [payload["medicalRecordNumber"] for _, payload in outbox_of(shared)] == ["4711", "4712"]
 
 
 @pytest.mark.parametrize(

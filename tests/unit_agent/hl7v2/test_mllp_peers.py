@@ -21,12 +21,13 @@ from contracts.unit_command import OnReconnect
 from tests.kit.commands import new_id
 from tests.kit.waiting import eventually
 from tests.unit_agent.hl7v2.adt import PID, PV1, UNIT, adt, agent, outbox_of
+from tests.unit_agent.test_cli import certificate
 from tests.unit_agent.told import frame, told
 from unit_agent.connectors import Declined, Done, NotDone, Unsure
 from unit_agent.hl7v2 import inbox, outgoing
 from unit_agent.hl7v2.listener import Listener
 from unit_agent.hl7v2.options import Listen, Send
-from unit_agent.hl7v2.sender import Sender
+from unit_agent.hl7v2.sender import NotAnswered, Sender
 from unit_agent.link_state import Shared
 from unit_agent.mailbox import Order
 
@@ -153,6 +154,45 @@ async def test_a_store_that_cannot_be_written_is_answered_ae_and_the_message_tak
         shared.store.db.execute("PRAGMA max_page_count = 100000")
         assert str((await say(listener, big)).segment("MSA")) == "MSA|AA|1|"
     assert len(outbox_of(shared)) == 1
+
+
+async def test_a_disk_without_room_is_answered_ae(shared: Shared) -> None:
+    async with listening(shared) as listener:
+        shared.room.state = "short"
+        answer = await say(listener, adt("A28", PID))
+        assert str(answer.segment("MSA")).startswith("MSA|AE|1|no room on this disk now")
+        shared.room.state = "enough"
+        assert str((await say(listener, adt("A28", PID))).segment("MSA")) == "MSA|AA|1|"
+
+
+async def test_a_defect_over_one_message_does_not_end_the_agent(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening(shared) as listener:
+        monkeypatch.setattr(inbox, "understood", lambda *arguments: 1 / 0)
+        with capture_logs() as lines:
+            answer = await say(listener, adt("A28", PID))
+        monkeypatch.undo()
+        assert str(answer.segment("MSA")).startswith("MSA|AR|1|this agent cannot read it")
+        assert lines[-1]["error_type"] == "ZeroDivisionError"
+        assert str((await say(listener, adt("A28", PID))).segment("MSA")) == "MSA|AA|1|"
+
+
+async def test_only_who_has_a_certificate_may_talk_where_it_is_asked_for(shared: Shared, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, days=30)
+    files = {"certificate": str(cert), "key": str(key), "authorities": str(cert)}
+    async with listening(shared, **files) as listener:
+        options = {"facts": {}, "commands": {"record.push": "A28"}, "host": "localhost", "tls": True}
+        async with sending(shared, port=listener.port, **options, **files) as sender:
+            with pytest.raises(NotAnswered):
+                await sender.exchange("MSH|^~\\&|", "1")  # let in, and answered as what it is: another control id
+        async with sending(shared, port=listener.port, **options, authorities=str(cert)) as sender:
+            with pytest.raises(NotAnswered):
+                await sender.exchange(adt("A28", PID).decode(), "1")
+        assert listener.figures.refused == 1
+        async with sending(shared, port=listener.port, **options, **files) as sender:
+            assert await sender.exchange(adt("A28", PID).decode(), "1") == ("AA", "")
+        assert listener.figures.taken == 1
 
 
 @dataclass
