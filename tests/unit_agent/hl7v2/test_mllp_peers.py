@@ -212,8 +212,10 @@ class Receiver:
 @asynccontextmanager
 async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
     receiver = Receiver()
+    writers: list[hl7.mllp.HL7StreamWriter] = []
 
     async def serve(reader: hl7.mllp.HL7StreamReader, writer: hl7.mllp.HL7StreamWriter) -> None:
+        writers.append(writer)
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 message = await reader.readmessage()
@@ -233,6 +235,10 @@ async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
         yield receiver
     finally:
         server.close()
+        for writer in writers:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 @asynccontextmanager
