@@ -8,13 +8,16 @@ from time import monotonic
 
 import httpx
 import pytest
+from psutil import Process
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from contracts.frames import CloseCode, Ping
+from contracts.frames import CloseCode, Ping, Submit
+from tests.kit.commands import new_id
 from tests.kit.processes import Started
 from tests.kit.waiting import eventually
 from tests.ws_bridge.centre import Centre, patient
 from tests.ws_bridge.conftest import Bridges, url_of
+from tests.ws_bridge.facts import NOON
 from tests.ws_bridge.raw_unit import RawUnit, linked
 
 UNIT = "north"
@@ -85,6 +88,31 @@ async def test_a_unit_that_pours_out_frames_is_held_back_and_then_cut(bridges: B
     metrics = await metrics_of(bridge)
     assert "carespine_unit_throttled_total 1.0" in metrics
     assert f'carespine_unit_closes_total{{code="{CloseCode.TRY_LATER:d}"}} 1.0' in metrics
+
+
+async def test_what_a_flood_costs_the_bridge_is_bounded_however_much_is_sent(
+    bridge: Started, bridges: Bridges, centre: Centre
+) -> None:
+    await centre.unit(UNIT)
+    used = Process(bridge.pid).cpu_times
+    async with linked(url_of(bridge), UNIT, bridges.token(UNIT)) as unit:
+        epoch = (await unit.hello()).epoch
+        submit = Submit(epoch=epoch, command_id=new_id(), command="unheard.Of", payload={}, issued_at=NOON)
+
+        async def pours() -> None:
+            while True:
+                await unit.say(submit)
+
+        async def pours_and_reads() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(pours())
+                tasks.create_task(unit.closed(within=60))
+
+        before = used()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pours_and_reads(), 8)
+        after = used()
+    assert after.user + after.system - before.user - before.system < 0.3 * 8, "a third of what one core can do"
 
 
 async def test_a_bridge_that_leaves_spreads_its_units_over_its_window_and_takes_no_new_ones(
