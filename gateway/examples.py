@@ -294,11 +294,16 @@ ANSWERS: Final[Mapping[str, Any]] = {  # Any: JSON
             "bridge": "ws-bridge-1",
             "epoch": 3,
             "agentVersion": "0.1.0",
+            "instance": "01996a44-5e2b-4c1f-9d03-7ab1c2d3e4f5",
             "acknowledgedPosition": 4713,
             "partition": 11,
+            "lagEvents": 0,
+            "lagSeconds": 0.0,
+            "contested": False,
             "connectedAt": _AT,
             "seenAt": _AT,
             "disconnectedAt": None,
+            "unreachableSince": None,
         }
     ),
     "GET /ops/projections": {

@@ -40,6 +40,7 @@ WITH over AS (
 INSERT INTO unit_assertions_seen (unit_id, assertion, until) VALUES (%s, %s, to_timestamp(%s))
 ON CONFLICT DO NOTHING RETURNING true
 """
+_CODE: Final = "SELECT void_at IS NULL FROM read_enrolment_codes WHERE unit_id = %s AND code_hash = %s"
 _REVOKED: Final = """
 SELECT unit_id, position, key_id, not_before, seen_at FROM read_unit_revocations WHERE seen_at > %s ORDER BY seen_at
 """
@@ -87,6 +88,14 @@ class Exchange:
         self._private_key = private_key_pem
         self._ttl = token_seconds
         self._clock = clock
+
+    async def knows_code(self, unit_id: str, code_hash: str) -> bool:
+        """Whether this was ever an enrolment code of the unit, and was not revoked. Raises DatabaseUnavailable."""
+        async with connected(self._pool) as connection, connection.transaction():
+            await connection.execute("SELECT set_config('carespine.unit', %s, true)", (unit_id,))
+            cursor = await connection.execute(_CODE, (unit_id, code_hash))
+            row = await cursor.fetchone()
+        return row is not None and bool(row[0])
 
     async def take(self, unit_id: str, assertion: str, *, other_key: str | None = None) -> Issued:
         """A token for what the unit's key has signed. Raises AssertionRefused, DatabaseUnavailable.

@@ -40,6 +40,7 @@ class Centre:
     installed: Installation
     gateway_url: str
     bridge: Started
+    gateway: Started
     api: httpx.AsyncClient
     folder: Path
 
@@ -88,7 +89,7 @@ async def centre(postgres: str, rabbitmq: str, tmp_path: Path) -> AsyncIterator[
         url = f"http://127.0.0.1:{gateway.environment['CARESPINE_HTTP_PORT']}"
         headers = {"Authorization": f"Bearer {installed.token(Role.OPS)}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False) as api:
-            yield Centre(installed, url, bridge, api, tmp_path)
+            yield Centre(installed, url, bridge, gateway, api, tmp_path)
 
 
 async def unit_agent(*words: str) -> subprocess.CompletedProcess[str]:
@@ -131,10 +132,14 @@ async def test_an_agent_enrols_renews_over_and_over_is_shut_out_and_let_in_again
         await agent.start()
         await eventually(agent.is_live, what="the agent is linked with its own key")
 
-        async def renewed_often() -> bool:
-            return await centre.renewals() >= 4
+        async def renewed(times: int) -> bool:
+            return await centre.renewals() >= times
 
-        await eventually(renewed_often, within=12 * TOKEN_SECONDS, what="four lifetimes of a token")
+        await eventually(lambda: renewed(2), within=6 * TOKEN_SECONDS, what="two lifetimes of a token")
+        centre.gateway.kill()
+        await eventually(lambda: renewed(5), within=9 * TOKEN_SECONDS, what="three more without a gateway")
+        centre.gateway.start()
+        await centre.gateway.ready()
         assert (await agent.status())["link"]["epoch"] == 1, "one session, never interrupted"
 
         [key] = (await centre.told("units", "keys", unit_id))["keys"]
