@@ -62,10 +62,11 @@ def prepare(store: Store) -> None:
             db.execute(statement)
 
 
-def take(store: Store, unit_id: str, content: bytes, options: Listen, *, now: datetime, linked: bool) -> Taken:
+def take(store: Store, unit_id: str, content: bytes, options: Listen, *, now: datetime) -> Taken:
     """Read a message and keep what it asks for, durably. Raises Unacceptable, sqlite3.Error; then nothing was kept.
 
-    `linked`: the centre can be reached; what may not be done without it is then put off.
+    What the centre would refuse is kept all the same, also while the link is down: a hospital's feed cannot wait, and
+    the refusal becomes a conflict that somebody sees.
     """
     message = Message(content, charset=options.charset)
     header = message.header
@@ -89,7 +90,7 @@ def take(store: Store, unit_id: str, content: bytes, options: Listen, *, now: da
         key = f"hl7:{header.sender}:{header.control_id}:{digest}"
         seed = keyed_command_id("agent", unit_id, key)
         asked = understood(message, _OnDisk(db), options, lambda purpose: str(derived(seed, purpose, now)))
-        commands = _kept(db, unit_id, asked, key, now=now, linked=linked)
+        commands = _kept(db, unit_id, asked, key, now)
         db.execute(
             "INSERT INTO hl7_received VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -132,17 +133,13 @@ def count(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM hl7_received").fetchone()[0])
 
 
-def _kept(
-    db: sqlite3.Connection, unit_id: str, understood: Understood, key: str, *, now: datetime, linked: bool
-) -> list[str]:
+def _kept(db: sqlite3.Connection, unit_id: str, understood: Understood, key: str, now: datetime) -> list[str]:
     commands = []
     for number, one in enumerate(understood.asked):
         try:
             made = local_commands.keep_within(
-                db, unit_id, one.type, one.payload, subject="hl7", key=f"{key}:{number}", now=now, linked=linked
+                db, unit_id, one.type, one.payload, subject="hl7", key=f"{key}:{number}", now=now
             )
-        except local_commands.NotNow as why:
-            raise Unacceptable("AE", hl7v2.INTERNAL, f"not now: {why.code}") from None
         except local_commands.NotACommand as wrong:
             raise Unacceptable("AE", hl7v2.DATA_TYPE, _where(wrong.detail)) from None
         except outbox.AnotherCommandHasThisId:
@@ -165,11 +162,10 @@ class _OnDisk:
         self._db = db
 
     def patient(self, number: str) -> str | None:
-        row = self._db.execute(
-            "SELECT patient_id FROM patients WHERE medical_record_number = ?1 "
-            "UNION ALL SELECT patient_id FROM hl7_patients WHERE number = ?1 LIMIT 1",
-            (number,),
-        ).fetchone()
+        holder = local_views.holder_of(self._db, number)
+        if holder is not None:
+            return holder
+        row = self._db.execute("SELECT patient_id FROM hl7_patients WHERE number = ?", (number,)).fetchone()
         return None if row is None else str(row[0])
 
     def demographics(self, patient_id: str) -> Json | None:

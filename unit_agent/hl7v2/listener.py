@@ -153,7 +153,6 @@ class Listener:
                 content,
                 self._options,
                 now=shared.state.now(),
-                linked=shared.state.connected,
             )
         except sqlite3.Error as trouble:
             shared.room.noticed(trouble)

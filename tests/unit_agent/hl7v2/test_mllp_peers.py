@@ -322,7 +322,7 @@ async def test_a_message_the_receiver_will_not_have_is_set_aside_and_does_not_ho
 
 
 async def test_nobody_is_told_what_they_told_us_nor_what_was_before(shared: Shared) -> None:
-    inbox.take(shared.store, UNIT, adt("A28", PID), Listen(), now=NOW, linked=True)
+    inbox.take(shared.store, UNIT, adt("A28", PID), Listen(), now=NOW)
     [(command_id,)] = shared.store.db.execute("SELECT command_id FROM hl7_commands")
     async with receiving() as receiver, sending(shared, port=receiver.port):
         old = told(1, registered())  # recorded long before the interface was configured
