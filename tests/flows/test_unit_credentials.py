@@ -23,6 +23,7 @@ from contracts.frames import CloseCode
 from contracts.identity import Role
 from infra.unit_keys import SigningKey
 from tests.flows.importing import CARESPINE
+from tests.kit.lines import Limits, Line
 from tests.kit.processes import ROOT, Installation, Started, installation
 from tests.kit.waiting import eventually
 from tests.unit_agent.conftest import Agent
@@ -166,6 +167,52 @@ async def test_an_agent_enrols_renews_over_and_over_is_shut_out_and_let_in_again
         said += one.log_text()
     for secret in ("eyJ", "PRIVATE KEY", (folder / "unit-key.pem").read_text().splitlines()[1]):
         assert secret not in said
+
+
+async def test_a_token_that_runs_out_in_the_middle_of_a_frame_is_renewed_when_the_line_goes_on(
+    centre: Centre, tmp_path: Path
+) -> None:
+    unit_id, folder, patients = await centre.unit("east"), tmp_path / "agent-east", 30
+    assert (await enrol(centre, unit_id, folder)).returncode == 0
+    async with Line(url_of(centre.bridge)) as line:
+        command = [sys.executable, "-m", "unit_agent", "--url", line.url, "--unit", unit_id]
+        agent = Agent(folder, [*command, "--data", str(folder), "--http-port", "0"])
+        try:
+            await agent.start()
+            await eventually(agent.is_live, what="the agent is linked")
+            line.limits = lambda: Limits(up=2500, hold=True)
+            line.cut()
+            begun = time.monotonic()
+            made = [await agent.ask("POST", "/commands", registration(number)) for number in range(patients)]
+            assert {answer.status_code for answer in made} == {202}
+            await eventually(lambda: line.held, what="a frame stands half on the wire")
+            await eventually(lambda: time.monotonic() > begun + 2 * TOKEN_SECONDS, what="every token has run out")
+            line.limits = Limits
+            line.release()
+
+            async def all_settled() -> bool:
+                found = [await agent.ask("GET", f"/commands/{answer.json()['commandId']}") for answer in made]
+                return all((one.json().get("outcome") or {}).get("status") == "accepted" for one in found)
+
+            await eventually(all_settled, within=60, what="every command was handled")
+            assert (await link_of(agent))["epoch"] == 2, "the held session went on"
+        finally:
+            if agent.process is not None:
+                agent.end()
+    headers = {"Authorization": f"Bearer {centre.installed.token(Role.STAFF, unit_id)}"}
+    answer = await centre.api.get("/api/patients", params={"total": "true", "limit": "200"}, headers=headers)
+    assert answer.json()["total"] == patients, "none lost, none doubled"
+
+
+def registration(number: int) -> Json:
+    """A patient who is registered at the site."""
+    person = {
+        "medicalRecordNumber": f"MRN-{number}",
+        "firstName": "Ottoline",
+        "lastName": "Quillfeather",
+        "dateOfBirth": "1984-02-29",
+    }
+    return {"type": "patient.RegisterPatient", "payload": person}
 
 
 async def test_a_revocation_shuts_connected_units_out_within_a_second_of_its_answer(centre: Centre) -> None:
