@@ -261,8 +261,7 @@ _OF_UNIT = _listed(_IN_UNIT)
 _OPEN = _listed(_IN_UNIT, tasks.c.open)
 _OF_STATUS = _listed(_IN_UNIT, tasks.c.status == bindparam("status", type_=Text()))
 _OF_ASSIGNEE = _listed(_IN_UNIT, tasks.c.assignee == bindparam("assignee"))
-_OPEN_OF_STATUS = _listed(_IN_UNIT, tasks.c.status == bindparam("status", type_=Text()))
-_OF_ASSIGNEE = _listed(_IN_UNIT, tasks.c.assignee == bindparam("assignee"), tasks.c.open)
+_OPEN_OF_ASSIGNEE = _listed(_IN_UNIT, tasks.c.assignee == bindparam("assignee"), tasks.c.open)
 _OF_PATIENT = _listed(
     tasks.c.patient_id == bindparam("patient_id", type_=Uuid),
     or_(bindparam("assignee", type_=Text()).is_(None), tasks.c.assignee == bindparam("assignee", type_=Text())),
