@@ -92,8 +92,9 @@ class State:
 class Parts:
     """Fills parts of the usual size with records and facts that are JSON already."""
 
-    def __init__(self, epoch: int, position: int) -> None:
+    def __init__(self, epoch: int, position: int, *, frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self._epoch, self._position = epoch, position
+        self._room = frame_bytes - 200  # for the rest of the frame
         self._frames: list[bytes] = []
         self._records: list[bytes] = []
         self._facts: list[bytes] = []
@@ -116,7 +117,7 @@ class Parts:
         return State(self._position, self._frames)
 
     def _make_room(self, size: int) -> None:
-        if self._size and self._size + size > MAX_FRAME_BYTES - 200:  # room for the rest of the frame
+        if self._size and self._size + size > self._room:
             self._close(last=False)
         self._size += size + 1
 
