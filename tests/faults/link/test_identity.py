@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 import pytest
 
 from contracts.frames import CloseCode
-from tests.faults.link.conftest import Scene
-from tests.faults.link.resident import resident_agents
+from tests.faults.link.conftest import UNIT_TOKEN_SECONDS, Scene
+from tests.faults.link.resident import own_keys, resident_agents
 from tests.kit.lines import Limits
 from tests.kit.waiting import eventually
+from unit_agent.credential import Credential
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -47,7 +48,8 @@ async def test_a_token_that_runs_out_in_the_middle_of_a_frame_loses_nothing(
     credentials = {unit_id: scene.folder / f"{unit_id}.token" for unit_id in scene.units}
     for unit_id, file in credentials.items():
         file.write_text(scene.token(unit_id))
-    async with resident_agents(scene, credentials=credentials) as agents:
+    given = {unit_id: Credential(f"@{file}") for unit_id, file in credentials.items()}
+    async with resident_agents(scene, credentials=given) as agents:
         await scene.linked()
         async with scene.busy():
             for unit_id, file in credentials.items():
@@ -69,3 +71,22 @@ async def test_a_token_that_runs_out_in_the_middle_of_a_frame_loses_nothing(
             for unit_id, file in credentials.items():
                 file.write_text(scene.token(unit_id))
             await scene.executed(10)
+
+
+async def test_links_outlive_their_tokens_though_renewals_are_held_up_in_the_middle_of_a_frame(scene: Scene) -> None:
+    credentials = await own_keys(scene)
+    scene.line.limits = lambda: Limits(up=4000, hold=True)
+    async with resident_agents(scene, credentials=credentials) as agents:
+        await scene.linked()
+        async with scene.busy():
+            await eventually(
+                lambda: scene.line.held >= len(agents), what="a frame of each unit stands half on the wire"
+            )
+            over = datetime.now(UTC).timestamp() + UNIT_TOKEN_SECONDS
+            await eventually(lambda: datetime.now(UTC).timestamp() > over, what="every token has run out")
+            scene.line.limits = Limits
+            scene.line.release()
+            await scene.executed(10)
+            over = datetime.now(UTC).timestamp() + UNIT_TOKEN_SECONDS
+            await eventually(lambda: datetime.now(UTC).timestamp() > over, what="and has run out again")
+        assert [agent.state.sessions for agent in agents.values()] == [1] * len(agents), "renewed in the link itself"
