@@ -157,20 +157,23 @@ class Revocations:
         self._known: dict[str, dict[int, Revocation]] = {}
         """By unit and position in the log."""
         self._through = datetime(1, 1, 1, tzinfo=UTC)
-        self.trouble: str | None = "revocations not read yet"
-        """None when they could be read the last time."""
+        self._trouble: str | None = "revocations not read yet"
         self._is_known = False
+
+    def ready(self) -> str | None:
+        """None when they could be read the last time, else why not."""
+        return self._trouble
 
     async def watch(self) -> None:
         """Look until cancelled."""
         while True:
             try:
                 await self.look()
-                self.trouble = None
+                self._trouble = None
             except DatabaseUnavailable:
-                if self.trouble is None:
+                if self._trouble is None:
                     log.warning("revocations_not_read", reason="database_unavailable")
-                self.trouble = "database unavailable"
+                self._trouble = "database unavailable"
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:

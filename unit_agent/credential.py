@@ -43,6 +43,10 @@ class CredentialUnusable(Exception):
     """The credential cannot be read, names no unit or is refused; the message says what to do, never shows a token."""
 
 
+class CredentialRefused(CredentialUnusable):
+    """The network does not take this agent's key, and will not until somebody acts."""
+
+
 class CredentialDelayed(Exception):
     """No token can be had right now: not the credential's fault. `why` is a short code."""
 
@@ -225,7 +229,7 @@ class KeyCredential(Credential):
                 raise CredentialDelayed(away.why, away.retry_after) from None
             except NetworkRefused as no:
                 if attempt == 3 or not self._may_mend(no):
-                    raise CredentialUnusable(
+                    raise CredentialRefused(
                         f"{no.code}: {REMEDIES.get(no.code, 'ask the network, and enrol again')}"
                     ) from None
         raise AssertionError("the loop ends by returning or raising")

@@ -72,7 +72,7 @@ class Reconnecting:
         self._attempts += 1
         told = closing(ended.close_code) if ended.close_code is not None else None
         if (told is not None and not told.may_reconnect) or ended.http_status in (403, 404):
-            act = told.remedy if told is not None else _REFUSED[ended.http_status or 403]
+            act = ended.remedy or (told.remedy if told is not None else _REFUSED[ended.http_status or 403])
             return Pause(self._draw(RARELY / 2, RARELY), act)
         remedy = (ended.remedy or _REFUSED[401]) if ended.http_status == 401 else None
         if told is not None and told.code in TELLING:

@@ -100,6 +100,7 @@ async def main(process: Process) -> None:
     process.ready.check("broker", publisher.ready)
     process.ready.check("sessions", sessions.ready)
     process.ready.check("log", catch_up.ready)
+    process.ready.check("revocations", revocations.ready)
 
     door = Door(verifier, metrics, forbid=revocations.forbid, certificate_header=settings.units.certificate_header)
     entrance = Entrance(
