@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -263,6 +264,32 @@ async def test_secrets_are_not_shown(tmp_path: Path) -> None:
     assert (code, secret in told, "(not shown)" in told) == (0, False, True)
 
 
+async def test_an_agent_with_everything_stays_small(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text(
+        f"""
+        url = "ws://127.0.0.1:1/unit"
+        credential = "{token()}"
+        data = "{store}"
+        http_port = 0
+        [programs."orders.place"]
+        run = ["/bin/true"]
+        [hl7.listen]
+        port = 0
+        [hl7.send]
+        port = 1
+        """
+    )
+    with subprocess.Popen(  # noqa: ASYNC220 - starting it is quick
+        [sys.executable, "-m", "unit_agent", "--config", str(tmp_path / "agent.toml")],
+        cwd=ROOT, stdout=subprocess.DEVNULL,
+    ) as agent:  # fmt: skip
+        await eventually((store / "local-api.json").exists, within=30, what="the local API")
+        size = psutil.Process(agent.pid).memory_info().rss
+        agent.terminate()
+        assert agent.wait(20) == 0
+    assert size < 60 * 1024 * 1024
+
+
 async def test_a_whole_agent_is_well_takes_hl7_and_says_so(
     bridge: Started, centre: Centre, agent_at: NewAgent, rabbitmq: str, tmp_path: Path
 ) -> None:
@@ -290,5 +317,8 @@ async def test_a_whole_agent_is_well_takes_hl7_and_says_so(
     found = await findings(*arguments, "--url", url_of(bridge), "--credential", credential)
     assert {name for name, one in found.items() if one["state"] == "failed"} == set()
     assert (found["bridge.http"]["state"], found["hl7.listen"]["state"]) == ("ok", "ok")
+    assert found["credential.admitted"]["state"] == "ok"
+    forged = await findings(*arguments, "--url", url_of(bridge), "--credential", token())
+    assert forged["credential.admitted"]["seen"] == "the centre says token_invalid"
     assert 'agent_hl7_received_total{result="taken"} 1.0' in (await agent.ask("GET", "/metrics")).text
     assert "Nyberg" not in (tmp_path / "log" / "agent.log").read_text()
