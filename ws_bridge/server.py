@@ -52,12 +52,14 @@ async def serving(
         answer = entrance.look(connection, request)
         return answer if answer is not None else place.look(connection, request)
 
-    async def handle(connection: ServerConnection) -> None:
-        if isinstance(connection, Visitor) and connection.request is not None:
-            path = connection.request.path.partition("?")[0]
-            # The handshake is over: its headers, the token among them, are not kept for as long as the link lasts.
-            connection.request, connection.response = entered[path], None
-            await places[path].host(connection)
+    def handle(connection: ServerConnection) -> Awaitable[None]:
+        # Not a coroutine itself: it would be kept beside the host's for as long as the link lasts, and so would the
+        # headers of the handshake, the token among them.
+        if not isinstance(connection, Visitor) or connection.request is None:
+            raise RuntimeError("a connection that has been let in is a visitor")
+        path = connection.request.path.partition("?")[0]
+        connection.request, connection.response = entered[path], None
+        return places[path].host(connection)
 
     listener = listening_socket(listening.host, listening.port)
     async with serve(
