@@ -291,6 +291,7 @@ def _settled(envelope: CommandEnvelope, decision: Decision, partition: int, at: 
         holds=draft.holds if draft else None,
         added=draft.added if draft else None,
         timers=decision.timers,
+        timers_over=decision.timers_over,
         letters=[notice_letter(notice, cause=envelope, partition=partition, at=at) for notice in decision.notices],
     )
 

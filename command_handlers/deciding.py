@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from command_handlers.book import Book, Draft
 from command_handlers.domain.catalogue import aggregate_for
 from command_handlers.domain.decider import Counted, Freed, Notice, Taken, Timer
-from command_handlers.domain.processes import conflict, notices, reactions, timers
+from command_handlers.domain.processes import conflict, notices, reactions, timers, timers_over
 from command_handlers.domain.unit import admits
 from contracts.envelope import CommandEnvelope, Json, Origin, Status
 from contracts.identity import SYSTEM
@@ -45,6 +46,7 @@ class Decision:
     timers: list[Timer] = field(default_factory=list)
     follow_up: FollowUp | None = None
     """What its refusal leads to; None: nothing."""
+    timers_over: list[UUID] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
 
 
@@ -121,6 +123,7 @@ def _carry_out(draft: Draft, command: Command, decision: Decision, *, depth: int
         state = aggregate.evolve(state, event)
         draft.write(stream, event, state)
         decision.notices.extend(notices(event, state))
+        decision.timers_over.extend(timers_over(event, state))
     answer = aggregate.answer(command, state)
     for event in events:
         decision.timers.extend(timers(event))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import Final, TypeGuard, assert_never
 from uuid import UUID, uuid5
 
 from command_handlers.domain.decider import Aggregate, Claim, Counted, Notice, Situation, Taken
@@ -49,6 +49,7 @@ from contracts.unit_command import (
 
 OPEN_COMMANDS: Final = "open_unit_commands"
 """What a unit's mailbox is full of."""
+MailboxEnds = UnitCommandApplied | UnitCommandRejected | UnitCommandCancelled | UnitCommandSuperseded
 USUAL_TIME: Final = timedelta(hours=24)
 """How long a further attempt is given where it is not known how long the first one was."""
 
@@ -85,6 +86,20 @@ def unit_command_stream(unit_command_id: UUID) -> str:
 def supersede_claim(key: str) -> Claim:
     """Held by the newest command of a key, open or ended: whatever is older is out of date."""
     return Claim("supersede", key)
+
+
+def attempt_key(unit_command_id: UUID, attempt: int) -> UUID:
+    """What the timer and the notice of one attempt follow from."""
+    return uuid5(unit_command_id, f"attempt:{attempt}")
+
+
+def has_ended(event: Event) -> TypeGuard[MailboxEnds]:
+    """Whether the event ends an attempt before its deadline does."""
+    match event:
+        case UnitCommandApplied(late=late) | UnitCommandRejected(late=late):
+            return not late
+        case _:
+            return isinstance(event, UnitCommandCancelled | UnitCommandSuperseded)
 
 
 def stream(command: MailboxCommands, situation: Situation) -> str:
@@ -297,7 +312,7 @@ def _notice(
     unit_command_id = UnitCommandId(state.queued.unit_command_id)
     return [
         Notice(
-            id=uuid5(unit_command_id, f"attempt:{state.attempt}"),
+            id=attempt_key(unit_command_id, state.attempt),
             reason=reason,
             about="/".join(codes),
             stream=unit_command_stream(unit_command_id),

@@ -35,6 +35,12 @@ def tally(database: Database) -> int:
     return int(found)
 
 
+def timers(database: Database) -> int:
+    """How many deadlines are watched."""
+    (found,) = database.execute("SELECT count(*) FROM timers").fetchone() or (0,)
+    return int(found)
+
+
 def really_open(database: Database) -> int:
     """How many it has by the log."""
     (found,) = database.execute(
@@ -53,6 +59,7 @@ async def test_of_many_under_one_key_at_once_one_is_left(
     outcomes = await asyncio.gather(*(caller.tell("u1", order(key="rota")) for _ in range(40)))
     assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
     assert tally(database) == really_open(database) == 1
+    assert timers(database) == 1, "nobody waits for the deadline of what has ended"
 
 
 async def test_a_full_mailbox_is_full_for_a_crowd_and_across_owners(

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from command_handlers.domain.decider import Timer
-from command_handlers.domain.processes import notices, timers
-from command_handlers.domain.unit_command import MAILBOX, OPEN_COMMANDS, unit_command_stream
+from command_handlers.domain.processes import notices, timers, timers_over
+from command_handlers.domain.unit_command import MAILBOX, OPEN_COMMANDS, attempt_key, unit_command_stream
 from contracts.catalogue import AnyEvent
 from contracts.dead_letter import Reason
 from contracts.ids import UnitCommandId
@@ -175,7 +175,23 @@ def test_an_attempt_ends_by_its_own_deadline_and_its_own_reports() -> None:
 
 
 def test_every_attempt_has_its_timer() -> None:
-    assert timers(retried) == [Timer(moment(60), ExpireUnitCommand(unit_command_id=ORDER, attempt=2))]
+    expire = ExpireUnitCommand(unit_command_id=ORDER, attempt=2)
+    (timer,) = timers(retried)
+    assert timer == Timer(moment(60), expire, attempt_key(ORDER, 2))
+
+
+def test_an_attempt_that_has_ended_needs_its_timer_no_more() -> None:
+    cause = UUID(int=9)
+    (first,), (second,) = timers(order_queued), timers(retried)
+
+    def over(*events: AnyEvent) -> list[UUID]:
+        history = given(clinic, *events).history
+        return timers_over(events[-1], history.state(MAILBOX, unit_command_stream(ORDER)))
+
+    for end in (applied, rejected, cancelled):
+        assert over(order_queued, end) == [first.id(cause)]
+        assert over(order_queued, expired, retried, end) == [second.id(cause)]
+    assert over(order_queued) == over(order_queued, expired) == over(order_queued, expired, applied_late) == []
 
 
 def test_a_mailbox_takes_so_many_open_commands_and_no_more() -> None:
