@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 
 from contracts import frames
 from contracts.model import Model
+from ws_bridge.frame_examples import EXAMPLES
 
 VERSION: Final = "1.0.0"
 CHANNEL: Final = {"$ref": "#/channels/unit"}
@@ -155,7 +156,12 @@ def _name(word: type[Model]) -> str:
 
 def _message(word: type[Model]) -> Json:
     about = " ".join((word.__doc__ or "").split())
-    return {"name": _name(word), "summary": about, "payload": {"$ref": schema_of(word)}}
+    return {
+        "name": _name(word),
+        "summary": about,
+        "payload": {"$ref": schema_of(word)},
+        "examples": [{"name": "one", "payload": EXAMPLES[word].to_dict()}],
+    }
 
 
 def _operation(action: str, word: type[Model], answers: Sequence[type[Model]], summary: str) -> Json:

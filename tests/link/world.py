@@ -33,8 +33,8 @@ from ws_bridge.session import Session
 from ws_bridge.snapshot import Parts, State
 
 UNIT = "north"
-TINY_PART = 330
-"""Bytes of a part of a snapshot: a few records."""
+TINY_PART = 270
+"""Bytes of a part of a snapshot: one record or two."""
 
 
 def state_of(facts: list[Fact]) -> dict[str, int]:

@@ -150,6 +150,7 @@ async def _live(
             unit_id = f"live-{number:03d}"
             await centre.unit(unit_id)
             unit = await closing.enter_async_context(linked(url, unit_id, installed.token(Role.UNIT, unit_id)))
+            unit.compares = False
             await unit.knows((await unit.hello()).head)
             units.append(unit)
         others = Others(centre, units, per_second)
