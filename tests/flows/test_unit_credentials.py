@@ -21,6 +21,7 @@ import pytest
 from contracts.envelope import Json
 from contracts.frames import CloseCode
 from contracts.identity import Role
+from infra.cli.exit_codes import ExitCode
 from infra.unit_keys import SigningKey
 from tests.flows.importing import CARESPINE
 from tests.kit.lines import Limits, Line
@@ -124,6 +125,7 @@ async def link_of(agent: Agent) -> dict[str, Any]:  # Any: JSON
 async def test_an_agent_enrols_renews_over_and_over_is_shut_out_and_let_in_again(
     centre: Centre, tmp_path: Path
 ) -> None:
+    assert (await centre.operator("units", "enrol-code", "nowhere")).returncode == ExitCode.NOT_FOUND
     unit_id, folder = await centre.unit("north"), tmp_path / "agent-north"
     done = await enrol(centre, unit_id, folder)
     assert done.returncode == 0, done.stderr
