@@ -23,7 +23,7 @@ from tests.load.processes import Trouble
 TOPICS: Final = ("queue-board", "patient-status", "notifications")
 AWAY_SECONDS: Final = 2.0
 """A portal that lost its bridge tries again within so much time, at random."""
-_JSON: Final = {"Content-Type": "application/json"}
+ATTEMPTS: Final = 3
 
 
 @dataclass
@@ -106,10 +106,19 @@ class Desk:
     async def ask(
         self, role: Role, unit_id: str | None, path: str, body: dict[str, Any]
     ) -> dict[str, Any]:  # Any: JSON
-        """A command and its result."""
-        answer = await self.client.post(
-            path, content=orjson.dumps(body), headers={**_JSON, "Authorization": f"Bearer {self.token(role, unit_id)}"}
-        )
+        """A command and its result; repeated with its key when the connection broke."""
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {self.token(role, unit_id)}",
+            "Idempotency-Key": secrets.token_hex(16),
+        }
+        for attempt in range(ATTEMPTS):
+            try:
+                answer = await self.client.post(path, content=orjson.dumps(body), headers=headers)
+                break
+            except httpx.TransportError:  # a kept connection that the other end had just closed
+                if attempt == ATTEMPTS - 1:
+                    raise
         if answer.status_code not in (200, 201):
             raise Trouble(f"{path}: {answer.status_code} {answer.text[:200]}")
         result: dict[str, Any] = answer.json()  # Any: JSON
