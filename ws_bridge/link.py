@@ -130,10 +130,11 @@ class Link:
             self.say(frame)
         self.orders.sent(facts, after=told, through=self.session.feed.told, at=datetime.now(UTC))
 
-    def was_told_all(self, position: int) -> None:
-        """Every part of a snapshot is sent: facts go on after its position."""
+    def was_told_all(self, position: int, facts: Sequence[Tellable]) -> None:
+        """Every part of a snapshot is sent, with these facts in it: the others go on after its position."""
+        now, told = self._clock(), self.session.feed.told
         self.session.feed.jump(position)
-        now = self._clock()
+        self.orders.sent(facts, after=told, through=position, at=datetime.now(UTC))
         # The whole state is written before it is acknowledged, which takes a small machine its time.
         self._moved_at = now + SWAP_SECONDS - ACK_SECONDS
         self._sent.append((position, now, None))
