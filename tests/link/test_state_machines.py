@@ -98,6 +98,12 @@ class TheLink(RuleBasedStateMachine):
             if self.whole().parts is not None:
                 self.whole().send_part()
 
+    @precondition(lambda self: self.line is not None and self.line.parts is not None)
+    @rule()
+    def a_push_comes_between_them(self) -> None:
+        covered = self.whole().session.feed.covered
+        self.whole().offer(covered, self.centre.visible, self.centre.between(covered, self.centre.visible))
+
     @precondition(lambda self: self.is_open())
     @rule()
     def positions_are_compared(self) -> None:
