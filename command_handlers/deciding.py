@@ -71,7 +71,7 @@ def decide(book: Book, envelope: CommandEnvelope, command: Command, *, at: datet
         refused = Decision(
             Status.REFUSED, stream=decision.stream, code=no.code(), detail=no.message(), about=no.about or None
         )
-        if envelope.origin is Origin.UNIT:
+        if envelope.origin is Origin.UNIT and no.leaves_work:
             refused.follow_up = _followed_up(book, envelope, command, refused, at=at)
         return refused
     if not draft.events:

@@ -93,6 +93,9 @@ class Event(Model):
 class Refusal(Exception):
     """A rule says no. An answer, recorded and told, never retried. The docstring is the message."""
 
+    leaves_work: ClassVar[bool] = True
+    """Refused of a unit, somebody there has to look at what was done; False: nothing can have been done."""
+
     def __init__(self, **about: str | int | date | datetime) -> None:
         super().__init__(self.message())
         self.about = {to_camel(key): str(value) for key, value in about.items()}

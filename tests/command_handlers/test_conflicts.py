@@ -82,6 +82,8 @@ async def test_only_what_units_do_leads_to_tasks_and_only_in_units_there_are(
     for_a_person = await caller.tell("u1", nobody)
     nowhere = await caller.tell("u9", nobody, origin=Origin.UNIT, actor=AGENT)
     assert (for_a_person.code, nowhere.code) == ("patient_not_found", "unit_not_found")
+    empty = await caller.tell("u1", CallNext(department="general"), origin=Origin.UNIT, actor=AGENT)
+    assert empty.code == "queue_empty", "nobody was called, so there is nothing to look at"
     assert database.execute(_TASKS).fetchall() == []
 
     await caller.tell("u1", SuspendUnit(reason="renovation"))
