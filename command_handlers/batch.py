@@ -114,9 +114,7 @@ class Batches:
             settled: list[Settled] = []
             started = time.perf_counter()
             for item in items:
-                one = await self._settle(connection, item, books[item.partition], look, at, result)
-                if one is not None:
-                    settled.append(one)
+                settled += await self._settle(connection, item, books[item.partition], look, at, result)
             decided = time.perf_counter()
             if settled:
                 await write(connection, self._sealer, epochs, settled)
@@ -168,20 +166,20 @@ class Batches:
 
     async def _settle(
         self, connection: Connection, item: Item, book: Book, look: Found, at: datetime, result: Result
-    ) -> Settled | None:
+    ) -> list[Settled]:
         envelope, command = item.envelope, item.command
         if envelope is None or item.unanswerable or item.dead is Reason.WRONG_PARTITION:
             await self._aside.bury(item, item.dead or Reason.UNDECODABLE, at)
-            return None
+            return []
         receipt = look.receipts.get(envelope.command_id)
         if receipt is not None and not (receipt.status == "failed" and envelope.replay):
             result.answers.append((envelope, _again(receipt, envelope)))
-            return None
+            return []
         if item.dead is not None or command is None:
             stream = _stream_of(book, envelope, command, at) if command else None
             reason = item.dead or Reason.UNDECODABLE
             poison = await self._aside.poison(item, envelope, reason, look, at, stream)
-            return self._remembered(poison, look)
+            return [self._remembered(poison, look)]
         try:
             decision = await self._decide(connection, envelope, command, book, at)
         except (BrokerUnavailable, KeyNotKnown):
@@ -189,11 +187,15 @@ class Batches:
         except Exception as bug:  # noqa: BLE001 - a bug in a rule is one command's poison, never the partition's end
             item.bug = bug
             stream = _stream_of(book, envelope, command, at)
-            return self._remembered(await self._aside.poison(item, envelope, Reason.BUG, look, at, stream), look)
+            poison = await self._aside.poison(item, envelope, Reason.BUG, look, at, stream)
+            return [self._remembered(poison, look)]
         held = self._held_by(decision, look, book.partition, envelope)
         if held is not None:
-            return self._remembered(await self._aside.park(item, envelope, held, look, at), look)
-        return self._remembered(_settled(envelope, decision, book.partition, at), look)
+            return [self._remembered(await self._aside.park(item, envelope, held, look, at), look)]
+        settled = [_settled(envelope, decision, book.partition, at)]
+        if decision.follow_up is not None:
+            settled.append(_settled(*decision.follow_up, book.partition, at))
+        return [self._remembered(one, look) for one in settled]
 
     async def _decide(
         self, connection: Connection, envelope: CommandEnvelope, command: Command, book: Book, at: datetime
@@ -289,6 +291,7 @@ def _settled(envelope: CommandEnvelope, decision: Decision, partition: int, at: 
         holds=draft.holds if draft else None,
         added=draft.added if draft else None,
         timers=decision.timers,
+        timers_over=decision.timers_over,
         letters=[notice_letter(notice, cause=envelope, partition=partition, at=at) for notice in decision.notices],
     )
 

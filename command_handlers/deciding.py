@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from command_handlers.book import Book, Draft
 from command_handlers.domain.catalogue import aggregate_for
 from command_handlers.domain.decider import Counted, Freed, Notice, Taken, Timer
-from command_handlers.domain.processes import conflict, notices, reactions, timers
+from command_handlers.domain.processes import conflict, notices, reactions, timers, timers_over
 from command_handlers.domain.unit import admits
 from contracts.envelope import CommandEnvelope, Json, Origin, Status
+from contracts.identity import SYSTEM
+from contracts.ids import keyed_command_id
 from contracts.model import Command, Refusal
 from contracts.refusals import VersionConflict
+from contracts.task import CONFLICT
 
 MOST_REACTIONS = 20
 """A command that sets off more than this is going in circles."""
@@ -40,7 +44,17 @@ class Decision:
     draft: Draft | None = None
     """Its changes, when accepted."""
     timers: list[Timer] = field(default_factory=list)
+    follow_up: FollowUp | None = None
+    """What its refusal leads to; None: nothing."""
+    timers_over: list[UUID] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
+
+
+class FollowUp(NamedTuple):
+    """A command that follows from a refusal, decided; it is written with it, as a command with a receipt of its own."""
+
+    envelope: CommandEnvelope
+    decision: Decision
 
 
 def decide(book: Book, envelope: CommandEnvelope, command: Command, *, at: datetime) -> Decision:
@@ -57,22 +71,38 @@ def decide(book: Book, envelope: CommandEnvelope, command: Command, *, at: datet
         refused = Decision(
             Status.REFUSED, stream=decision.stream, code=no.code(), detail=no.message(), about=no.about or None
         )
-        return _with_its_task(book, envelope, command, refused, at=at) if envelope.origin is Origin.UNIT else refused
+        if envelope.origin is Origin.UNIT and no.leaves_work:
+            refused.follow_up = _followed_up(book, envelope, command, refused, at=at)
+        return refused
     if not draft.events:
         decision.status = Status.UNCHANGED
     return decision
 
 
-def _with_its_task(
+def _followed_up(
     book: Book, envelope: CommandEnvelope, command: Command, refused: Decision, *, at: datetime
-) -> Decision:
-    """The refusal of what was done at a unit, with the task that it leads to there."""
+) -> FollowUp | None:
+    """What follows from the refusal of what was done at a unit: a command of ours, with an id that follows from it."""
     draft = Draft(book, envelope, at)
     if draft.unit.status is None or refused.code is None:
-        return refused  # there is nobody whose task it could be
-    _carry_out(draft, conflict(command, refused.code, draft), refused, depth=0)
-    refused.draft = draft
-    return refused
+        return None  # there is nobody whose task it could be
+    follows = conflict(command, refused.code, draft)
+    ours = envelope.model_copy(
+        update={
+            "command_id": keyed_command_id(f"{SYSTEM.subject}:{CONFLICT}", envelope.unit_id, str(envelope.command_id)),
+            "type": follows.type_name(),
+            "type_version": follows.version,
+            "payload": follows.to_dict(),
+            "actor": SYSTEM,
+            "request_hash": f"{CONFLICT}:{envelope.command_id}",
+            "origin": Origin.PROCESS,
+            "causation_id": envelope.command_id,
+            "expected_version": None,
+            "reply_to": None,
+            "replay": None,
+        }
+    )
+    return FollowUp(ours, decide(book, ours, follows, at=at))
 
 
 def _expect(draft: Draft, command: Command, stream: str, version: int) -> None:
@@ -93,6 +123,7 @@ def _carry_out(draft: Draft, command: Command, decision: Decision, *, depth: int
         state = aggregate.evolve(state, event)
         draft.write(stream, event, state)
         decision.notices.extend(notices(event, state))
+        decision.timers_over.extend(timers_over(event, state))
     answer = aggregate.answer(command, state)
     for event in events:
         decision.timers.extend(timers(event))

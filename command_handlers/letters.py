@@ -97,6 +97,7 @@ def notice_letter(notice: Notice, *, cause: CommandEnvelope, partition: int, at:
         partition=partition,
         stream=notice.stream,
         message=again.to_json().decode(),
+        resolution=notice.resolution,
     )
 
 

@@ -1,6 +1,7 @@
 """Letters that wait in the database for the broker: sent by the owner of their partition, gone once it has them.
 
-They were written in the transaction of what they tell of, so none is lost; a letter sent twice is filed once.
+They were written in the transaction of what they tell of, so none is lost. A letter sent twice is filed once, and in
+whatever order two about the same command arrive, the later word stands.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from uuid import UUID
 
 import structlog
 
-from contracts.dead_letter import MESSAGE_TYPE, OF_A_UNIT
+from contracts.dead_letter import MESSAGE_TYPE, OF_A_UNIT, Reason
 from contracts.routing import DEAD, UNIT_LETTER_KEYS
 from infra.broker.errors import BrokerUnavailable, Unroutable
 from infra.broker.publisher import Publisher
@@ -24,9 +25,9 @@ log = structlog.get_logger(__name__)
 EVERY_SECONDS: Final = 0.5
 AT_ONCE: Final = 100
 
-_REASONS: Final = {key: reason for reason, key in UNIT_LETTER_KEYS.items()}
+_COUNTED: Final = {key: reason for reason, key in UNIT_LETTER_KEYS.items() if reason != Reason.UNIT_SETTLED}
 _WAITING: Final = """
-SELECT letter_id, routing_key, body FROM letters_out WHERE partition = ANY(%s) ORDER BY written_at LIMIT %s
+SELECT entry, letter_id, routing_key, body FROM letters_out WHERE partition = ANY(%s) ORDER BY entry LIMIT %s
 """
 
 
@@ -61,13 +62,14 @@ class Outgoing:
             cursor = await connection.execute(_WAITING, (owned, AT_ONCE))
             waiting = await cursor.fetchall()
             async with asyncio.TaskGroup() as sending:
-                for letter_id, routing_key, body in waiting:
+                for _, letter_id, routing_key, body in waiting:
                     sending.create_task(self._send(letter_id, routing_key, body))
             if waiting:
-                sent = [letter_id for letter_id, _, _ in waiting]
-                await connection.execute("DELETE FROM letters_out WHERE letter_id = ANY(%s)", (sent,))
+                sent = [entry for entry, *_ in waiting]
+                await connection.execute("DELETE FROM letters_out WHERE entry = ANY(%s)", (sent,))
         return len(waiting)
 
     async def _send(self, letter_id: UUID, routing_key: str, body: str) -> None:
         await self._publisher.publish(DEAD, routing_key, body.encode(), message_id=str(letter_id), type=MESSAGE_TYPE)
-        self._metrics.dead_letters.labels(reason=_REASONS[routing_key], origin=OF_A_UNIT).inc()
+        if routing_key in _COUNTED:
+            self._metrics.dead_letters.labels(reason=_COUNTED[routing_key], origin=OF_A_UNIT).inc()

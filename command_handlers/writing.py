@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import orjson
 from psycopg import AsyncCursor, AsyncPipeline
@@ -22,7 +22,7 @@ from command_handlers.loading import claim_key
 from contracts.dead_letter import DeadLetter
 from contracts.envelope import CommandEnvelope, Json, Origin, Outcome
 from contracts.identity import SYSTEM
-from contracts.model import sealed_fields
+from contracts.model import has_sealed, sealed_fields
 from contracts.routing import UNIT_LETTER_KEYS
 from infra.database import Connection, one_transaction
 from infra.event_log import NewEvent, append, notify, reserve
@@ -56,6 +56,7 @@ class Settled:
     holds: Mapping[Claim, str | None] | None = None
     added: Mapping[str, int] | None = None
     timers: Sequence[Timer] = ()
+    timers_over: Sequence[UUID] = ()
     letters: Sequence[DeadLetter] = ()
     """To be sent to the desk once this is committed."""
     parked: Parked | None = None
@@ -88,7 +89,7 @@ ON CONFLICT (unit_id, kind) DO UPDATE SET amount = t.amount + EXCLUDED.amount
 """
 _LETTERS = """
 INSERT INTO letters_out (letter_id, partition, routing_key, body)
-SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[]) ON CONFLICT (letter_id) DO NOTHING
+SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[])
 """
 
 
@@ -150,7 +151,7 @@ def _subjects(batch: Sequence[Settled]) -> dict[str, str]:
         subject: settled.envelope.unit_id
         for settled in batch
         for written in settled.events
-        if sealed_fields(type(written.event)) and (subject := written.event.subject()) is not None
+        if has_sealed(written.event) and (subject := written.event.subject()) is not None
     }
 
 
@@ -275,12 +276,15 @@ async def _write_timers(connection: Connection, batch: Sequence[Settled]) -> Non
                 "ON CONFLICT (timer_id) DO NOTHING",
                 (envelope.command_id, settled.outcome.partition, timer.due_at, Jsonb(envelope.to_dict())),
             )
+    over = [timer for settled in batch for timer in settled.timers_over]
+    if over:
+        await connection.execute("DELETE FROM timers WHERE timer_id = ANY(%s)", (over,))
 
 
 def _timer_envelope(cause: CommandEnvelope, timer: Timer) -> CommandEnvelope:
     type_name = timer.command.type_name()
     return CommandEnvelope(
-        command_id=uuid5(cause.command_id, f"timer:{type_name}"),
+        command_id=timer.id(cause.command_id),
         type=type_name,
         type_version=timer.command.version,
         unit_id=cause.unit_id,

@@ -32,9 +32,11 @@ class Reason(StrEnum):
     """A unit command was final by its deadline without a word from the unit; blocks nothing."""
     UNIT_REJECTED = "unit_rejected"
     """A unit, or the system at its site, would not do what it was asked; blocks nothing."""
+    UNIT_SETTLED = "unit_settled"
+    """No letter of its own: what a letter about a unit command told of has been dealt with elsewhere."""
 
 
-UNIT_REASONS = frozenset({Reason.UNIT_EXPIRED, Reason.UNIT_REJECTED})
+UNIT_REASONS = frozenset({Reason.UNIT_EXPIRED, Reason.UNIT_REJECTED, Reason.UNIT_SETTLED})
 OF_A_UNIT = "unit"
 """`origin` of a letter about a unit command."""
 
@@ -62,6 +64,8 @@ class DeadLetter(Model):
     """Place in the order of the block."""
     message: str
     base64: bool = False
+    resolution: str | None = None
+    """With `unit_settled`: how."""
 
 
 def letter_id_for(command_id: UUID) -> UUID:

@@ -302,7 +302,9 @@ CLOSINGS: Final[dict[CloseCode, Closing]] = {
         ),
         Closing(CloseCode.UNIT_SUSPENDED, "the unit is suspended", True, "an operator resumes it; retry later"),
         Closing(CloseCode.TOO_SLOW, "the agent does not read or acknowledge", True, "reconnect and resume"),
-        Closing(CloseCode.TRY_LATER, "too many connections at once", True, "reconnect after the time in `bye`"),
+        Closing(
+            CloseCode.TRY_LATER, "too many connections or frames at once", True, "reconnect after the time in `bye`"
+        ),
         Closing(
             CloseCode.TROUBLE, "the bridge lost its broker or database", True, "reconnect, another bridge may serve"
         ),

@@ -93,6 +93,9 @@ class Event(Model):
 class Refusal(Exception):
     """A rule says no. An answer, recorded and told, never retried. The docstring is the message."""
 
+    leaves_work: ClassVar[bool] = True
+    """Refused of a unit, somebody there has to look at what was done; False: nothing can have been done."""
+
     def __init__(self, **about: str | int | date | datetime) -> None:
         super().__init__(self.message())
         self.about = {to_camel(key): str(value) for key, value in about.items()}
@@ -117,3 +120,17 @@ def sealed_fields(model: type[Model]) -> frozenset[str]:
         for name, field in model.model_fields.items()
         if any(isinstance(mark, SealedField) for mark in field.metadata)
     )
+
+
+@cache
+def _sealed_attributes(model: type[Model]) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, field in model.model_fields.items()
+        if any(isinstance(mark, SealedField) for mark in field.metadata)
+    )
+
+
+def has_sealed(word: Model) -> bool:
+    """Whether there is anything in `word` that has to be sealed: no key is needed, or made, for what says nothing."""
+    return any(getattr(word, name) is not None for name in _sealed_attributes(type(word)))

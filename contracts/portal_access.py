@@ -31,4 +31,3 @@ class PortalsRevoked(Event):
     roles: list[Role]
     account: str | None = None
     reason: str
-

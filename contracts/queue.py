@@ -230,6 +230,8 @@ class PatientLeft(_QueueEvent):
 class QueueEmpty(Refusal):
     """Nobody is waiting in this queue."""
 
+    leaves_work = False
+
 
 class QueueEntryNotFound(Refusal):
     """The queue has no entry with this id."""

@@ -9,8 +9,12 @@ EVENTS: Final = "carespine.events"
 DEAD: Final = "carespine.dead"
 DEAD_COMMANDS: Final = "dead.commands"
 DEAD_UNITS: Final = "dead.units"
-UNIT_LETTER_KEYS: Final = {"unit_expired": "units.expired", "unit_rejected": "units.rejected"}
-"""By a letter's reason: where in the fallback exchange a unit command goes that was not done."""
+UNIT_LETTER_KEYS: Final = {
+    "unit_expired": "units.expired",
+    "unit_rejected": "units.rejected",
+    "unit_settled": "units.settled",
+}
+"""By a letter's reason: where in the fallback exchange a unit command goes that was not done, or was after all."""
 
 
 def command_key(unit_id: str, partition: int, type_name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from contracts.envelope import Json
 from contracts.identity import ADMINS, CLINICAL, Role
@@ -53,6 +53,7 @@ class UnitCommandStatus(StrEnum):
 
 
 class _MailboxCommand(Command):
+    model_config = ConfigDict(use_attribute_docstrings=True)  # callers read them in the API's description
     context: ClassVar[str] = "unit_command"
     may: ClassVar[frozenset[Role]] = ADMINS | CLINICAL | {Role.OPS}
     unit_command_id: UnitCommandId
@@ -72,15 +73,19 @@ class QueueUnitCommand(_MailboxCommand):
 
     version: ClassVar[int] = 2
     type: UnitCommandType
+    """What the unit's connector understands, for example `orders.place`."""
     payload: Sealed[Json] = Field(default_factory=dict)
+    """What the system at the site needs to do it."""
     patient_id: PatientId | None = None
     """Whom it is about; the payload is sealed under that person's key, or the unit's own when None."""
     deadline: Instant
-    """Final by then: without a word from the unit it ends as `expired`."""
+    """Final by then: without a word from the unit it ends as `expired`. Over HTTP 24 hours from now if left out."""
     on_reconnect: OnReconnect = OnReconnect.RUN
-    """What the unit does with it when it was away as it was queued."""
+    """If the unit was away as it was queued: `run` it all the same, `revalidate` it with the site's system first, or
+    `drop` it.
+    """
     supersede_key: SupersedeKey | None = None
-    """New in version 2."""
+    """An open command to the unit with the same key is superseded by this one. New in version 2."""
 
 
 class ReportUnitCommand(_MailboxCommand):
@@ -131,8 +136,9 @@ class RetryUnitCommand(_MailboxCommand):
     """
 
     deadline: Instant | None = None
-    """None: as long from now as it was given at first."""
+    """If left out: as long from now as it was given at first."""
     confirm: bool = False
+    """It may be done although it may have been done already (code `outcome_unknown`)."""
 
 
 class CancelUnitCommand(_MailboxCommand):
@@ -144,6 +150,7 @@ class CancelUnitCommand(_MailboxCommand):
     """
 
     reason: Sealed[str | None] = Field(None, max_length=200)
+    """For those who look later."""
 
 
 class _MailboxEvent(Event):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -82,7 +82,8 @@ def body_of(row: CommandRoute) -> type[Model]:
         if name in parameters or name in row.fills:
             continue
         if name in row.defaults:
-            shape[name] = (info.annotation | None, None)  # type: ignore[operator]  # a type at run time
+            optional = info.annotation | None  # type: ignore[operator]  # a type at run time
+            shape[name] = (optional, Field(None, description=info.description))
         else:
             shape[name] = (info.annotation, info)
     if UNIT not in parameters:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from prometheus_client import Counter, Histogram
 
 from infra.telemetry.metrics import Metrics
+
+LONG_LIVED: Final = frozenset({"/api/stream"})
+"""Routes that answer for as long as somebody listens: how long says nothing of how fast we are."""
 
 
 class Measures:
@@ -28,7 +33,8 @@ class Measures:
                 self._metrics.http_request_duration_seconds.labels(route, method),
             )
         known[0].inc()
-        known[1].observe(seconds)
+        if route not in LONG_LIVED:
+            known[1].observe(seconds)
 
     def accepted(self, type_name: str) -> None:
         """A command is safe with the broker."""

@@ -35,7 +35,7 @@ REMEDIES: Final = {
     "BATCH_LIMIT": "a whole number of commands, at least 1",
     "BODY_LIMIT": "a whole number of bytes, at least 1024",
     "UNREACHABLE_SECONDS": "seconds, at least 1: how long a unit may be without a link before that becomes a fact",
-    "DRAIN_SECONDS": "seconds from 0 to 20: over which a bridge that leaves lets its units go",
+    "DRAIN_SECONDS": "seconds from 0 to 18: over which a bridge that leaves lets its units go",
     "CONNECTS_PER_SECOND": "a whole number, at least 1: what one bridge lets in",
     "UNIT_CONNECTS_PER_MINUTE": "a whole number, at least 1: what one bridge lets in of one unit",
     "UNIT_FRAMES_PER_SECOND": "a whole number, at least 10: what one bridge reads from one unit",
@@ -150,7 +150,7 @@ class Links(_Part):
 
     unreachable_seconds: float = Field(300.0, ge=1)
     """Without a link for so long, a unit is told to be unreachable."""
-    drain_seconds: float = Field(10.0, ge=0, le=20)
+    drain_seconds: float = Field(10.0, ge=0, le=18)
     """Over which a bridge that leaves lets its units go; ends before the process must."""
     connects_per_second: int = Field(1000, ge=1)
     unit_connects_per_minute: int = Field(300, ge=1)
@@ -207,7 +207,7 @@ class Settings(_Part):
             },
             "links": {
                 "unreachable_seconds": reader.seconds("UNREACHABLE_SECONDS", 300.0, least=1.0),
-                "drain_seconds": reader.seconds("DRAIN_SECONDS", 10.0, least=0.0, most=20.0),
+                "drain_seconds": reader.seconds("DRAIN_SECONDS", 10.0, least=0.0, most=18.0),
                 "connects_per_second": reader.number("CONNECTS_PER_SECOND", 1000, least=1),
                 "unit_connects_per_minute": reader.number("UNIT_CONNECTS_PER_MINUTE", 300, least=1),
                 "unit_frames_per_second": reader.number("UNIT_FRAMES_PER_SECOND", 500, least=10),

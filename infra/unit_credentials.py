@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from math import ceil
 from typing import Final
 
@@ -23,8 +23,6 @@ from infra.tokens import Claims, Clock, mint
 from infra.unit_keys import AssertionRefused, PublicKey, key_id_in, verified
 
 LOOK_SECONDS: Final = 0.5
-OVERLAP: Final = timedelta(seconds=30)
-"""Revocations become visible when their transaction ends: each look goes back this far, and counts none twice."""
 
 _KEY: Final = """
 SELECT u.status, k.public_key, k.revoked_at IS NOT NULL, k.valid_until,
@@ -40,9 +38,13 @@ WITH over AS (
 INSERT INTO unit_assertions_seen (unit_id, assertion, until) VALUES (%s, %s, to_timestamp(%s))
 ON CONFLICT DO NOTHING RETURNING true
 """
+_CODE: Final = "SELECT void_at IS NULL FROM read_enrolment_codes WHERE unit_id = %s AND code_hash = %s"
 _REVOKED: Final = """
-SELECT unit_id, position, key_id, not_before, seen_at FROM read_unit_revocations WHERE seen_at > %s ORDER BY seen_at
+SELECT r.unit_id, r.partition, r.position, r.key_id, r.not_before
+FROM read_unit_revocations r LEFT JOIN unnest(%s::int[], %s::bigint[]) AS seen (partition, position) USING (partition)
+WHERE r.position > coalesce(seen.position, -1) ORDER BY r.partition, r.position
 """
+"""A partition is projected by one at a time and in order, so what is visible of it has no holes."""
 
 log = structlog.get_logger()
 
@@ -87,6 +89,14 @@ class Exchange:
         self._private_key = private_key_pem
         self._ttl = token_seconds
         self._clock = clock
+
+    async def knows_code(self, unit_id: str, code_hash: str) -> bool:
+        """Whether this was ever an enrolment code of the unit, and was not revoked. Raises DatabaseUnavailable."""
+        async with connected(self._pool) as connection, connection.transaction():
+            await connection.execute("SELECT set_config('carespine.unit', %s, true)", (unit_id,))
+            cursor = await connection.execute(_CODE, (unit_id, code_hash))
+            row = await cursor.fetchone()
+        return row is not None and bool(row[0])
 
     async def take(self, unit_id: str, assertion: str, *, other_key: str | None = None) -> Issued:
         """A token for what the unit's key has signed. Raises AssertionRefused, DatabaseUnavailable.
@@ -142,42 +152,43 @@ class Revocations:
     """Every revocation this process has heard of, looked for twice a second: the push may be lost, this is not."""
 
     def __init__(self, pool: Pool, *, revoked: Callable[[Revocation], None] = lambda revocation: None) -> None:
-        """`revoked` is told of each, soon after it has become visible; once or more."""
+        """`revoked` is told of each, soon after it has become visible."""
         self._pool = pool
         self._revoked = revoked
-        self._known: dict[str, dict[int, Revocation]] = {}
-        """By unit and position in the log."""
-        self._through = datetime(1, 1, 1, tzinfo=UTC)
-        self.trouble: str | None = "revocations not read yet"
-        """None when they could be read the last time."""
+        self._known: dict[str, list[Revocation]] = {}
+        self._through: dict[int, int] = {}
+        """By partition: the last position that was seen."""
+        self._trouble: str | None = "revocations not read yet"
         self._is_known = False
+
+    def ready(self) -> str | None:
+        """None when they could be read the last time, else why not."""
+        return self._trouble
 
     async def watch(self) -> None:
         """Look until cancelled."""
         while True:
             try:
                 await self.look()
-                self.trouble = None
+                self._trouble = None
             except DatabaseUnavailable:
-                if self.trouble is None:
+                if self._trouble is None:
                     log.warning("revocations_not_read", reason="database_unavailable")
-                self.trouble = "database unavailable"
+                self._trouble = "database unavailable"
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
         """Look once. Raises DatabaseUnavailable."""
-        since = self._through - OVERLAP if self._known else self._through
         async with connected(self._pool) as connection, connection.transaction():
             await connection.execute("SELECT set_config('carespine.unit', '*', true)")
-            cursor = await connection.execute(_REVOKED, (since,))
+            cursor = await connection.execute(_REVOKED, (list(self._through), list(self._through.values())))
             rows = await cursor.fetchall()
         self._is_known = True
-        for unit_id, position, key_id, not_before, seen_at in rows:
-            self._through = max(self._through, seen_at)
-            known = self._known.setdefault(unit_id, {})
-            if position not in known:
-                known[position] = Revocation(unit_id, key_id, not_before)
-                self._revoked(known[position])
+        for unit_id, partition, position, key_id, not_before in rows:
+            revocation = Revocation(unit_id, key_id, not_before)
+            self._through[partition] = position
+            self._known.setdefault(unit_id, []).append(revocation)
+            self._revoked(revocation)
 
     def forbid(self, claims: Claims) -> str | None:
         """Why a unit's token lets nobody in, as far as is known here; None when nothing speaks against it.
@@ -190,7 +201,7 @@ class Revocations:
         """The same for a token of that unit, key and age."""
         if not self._is_known:
             return "revocations_not_known"
-        known = self._known.get(unit_id, {}).values()
+        known = self._known.get(unit_id, [])
         found = [one for one in known if one.ends(issued_at=issued_at) or (key_id and one.key_id == key_id)]
         if any(one.voids(key_id) for one in found):
             return "key_revoked"

@@ -259,6 +259,7 @@ _IN_UNIT = tasks.c.unit_id == bindparam("unit_id")
 _ONE = Question(_selected().where(tasks.c.task_id == bindparam("task_id", type_=Uuid)), Task)
 _OF_UNIT = _listed(_IN_UNIT)
 _OPEN = _listed(_IN_UNIT, tasks.c.open)
+_OF_STATUS = _listed(_IN_UNIT, tasks.c.status == bindparam("status", type_=Text()))
 _OF_ASSIGNEE = _listed(_IN_UNIT, tasks.c.assignee == bindparam("assignee"))
 _OPEN_OF_ASSIGNEE = _listed(_IN_UNIT, tasks.c.assignee == bindparam("assignee"), tasks.c.open)
 _OF_PATIENT = _listed(
@@ -286,11 +287,13 @@ async def of_unit(
 ) -> Page[Task]:
     """A unit's tasks, the newest first. Raises `CursorNotValid`."""
     about: dict[str, object] = {"unit_id": unit_id, "status": status, "kind": kind, "department": department}
-    if assignee is None:
-        question = _OPEN if only_open else _OF_UNIT
-    else:
+    if assignee is not None:
         question = _OPEN_OF_ASSIGNEE if only_open else _OF_ASSIGNEE
         about["assignee"] = assignee
+    elif status is not None and not only_open:
+        question = _OF_STATUS
+    else:
+        question = _OPEN if only_open else _OF_UNIT
     found = await question.all(connection, **about, before=position_before(cursor), limit=limit + 1)
     return page_of(found, limit, lambda last: last.created_position)
 

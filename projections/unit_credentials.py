@@ -9,7 +9,6 @@ from sqlalchemy import (
     TIMESTAMP,
     BigInteger,
     Column,
-    FetchedValue,
     Integer,
     Table,
     Text,
@@ -47,7 +46,6 @@ revocations = Table(
     Column("position", BigInteger, primary_key=True),
     Column("key_id", Text),
     Column("not_before", _INSTANT, nullable=False),
-    Column("seen_at", _INSTANT, FetchedValue(), nullable=False),
 )
 codes = Table(
     "read_enrolment_codes",

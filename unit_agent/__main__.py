@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -33,8 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Only the command's own module: a running agent has no use for what the others load, and its logger none for rich.
     if "structlog" not in sys.modules:
         sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # how Python says: not to be imported
-    code = import_module(f"unit_agent.cli.{name.replace('-', '_')}").main(given)
-    return int(code)
+    try:
+        return int(import_module(f"unit_agent.cli.{name.replace('-', '_')}").main(given))
+    except BrokenPipeError:  # whoever read what we say has heard enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":

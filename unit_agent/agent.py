@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -42,6 +43,8 @@ class Options:
     """By type of unit command, before the webhook."""
     hl7: Hl7Settings = field(default_factory=Hl7Settings)
     disk: DiskSettings = field(default_factory=DiskSettings)
+    tls: ssl.SSLContext | None = None
+    """With which the centre is reached; None: as the machine trusts."""
     snapshot_beyond: int | None = SNAPSHOT_BEYOND
     """Further behind than this many events, the unit's state is taken instead of them; None: never."""
 
@@ -59,7 +62,7 @@ async def running(options: Options, *, version: str, executor: Executor | None =
         sending = await _hl7(options.hl7, shared, closing)
         connector = _connector(options, sending, closing)
         execution = Execution(store, connector, now=state.now, reported=shared.outbox_changed.set, room=room)
-        uplink = Uplink(options.url, options.credential, shared)
+        uplink = Uplink(options.url, options.credential, shared, tls=options.tls)
         if options.http_port is not None:
             await _serve_locally(options.folder, options.http_port, shared, closing)
         async with asyncio.TaskGroup() as group:

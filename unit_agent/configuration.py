@@ -53,6 +53,22 @@ class Hl7Settings(_Part):
     send: Send | None = None
 
 
+class TlsSettings(_Part):
+    """`[tls]`: for a centre whose proxy asks for client certificates, or whose own is signed by a private authority."""
+
+    certificate: Path | None = None
+    """This unit's certificate, PEM; None: none is shown."""
+    key: Path | None = None
+    authorities: Path | None = None
+    """Who signs the centre's certificate, PEM; None: whoever this machine trusts."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a certificate needs its key, and a key its certificate")
+        return self
+
+
 class LogSettings(_Part):
     """`[log]`: where lines go."""
 
@@ -90,6 +106,7 @@ class Configuration(_Part):
     webhook: WebhookSettings | None = None
     programs: dict[UnitCommandType, ProgramSettings] = Field(default_factory=dict)
     hl7: Hl7Settings = Hl7Settings()
+    tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
     disk: DiskSettings = DiskSettings()
 
@@ -122,6 +139,9 @@ _VARIABLES: Final[dict[str, tuple[str, ...]]] = {
     "SNAPSHOT_BEYOND": ("snapshot_beyond",),
     "WEBHOOK": ("webhook", "url"),
     "WEBHOOK_SECRET_FILE": ("webhook", "secret_file"),
+    "TLS_CERTIFICATE": ("tls", "certificate"),
+    "TLS_KEY": ("tls", "key"),
+    "TLS_AUTHORITIES": ("tls", "authorities"),
     "LOG_LEVEL": ("log", "level"),
     "LOG_FOLDER": ("log", "folder"),
     "HL7_LISTEN_PORT": ("hl7", "listen", "port"),

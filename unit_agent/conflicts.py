@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Final
 
 from contracts.envelope import Fact, Json, Outcome, Status
-from contracts.task import TaskCreated
 
 SCHEMA: Final = """
 CREATE TABLE conflicts (
@@ -57,8 +56,6 @@ def any_failed(db: sqlite3.Connection) -> bool:
 
 def learn(db: sqlite3.Connection, fact: Fact) -> None:
     """A fact of a command that had failed: somebody at the centre has brought it to its end, as it was meant."""
-    if fact.type == TaskCreated.type_name():
-        return  # brought to its end and refused
     db.execute(
         "UPDATE conflicts SET seen_at = ? WHERE command_id = ? AND kind = 'failed' AND seen_at IS NULL",
         (fact.recorded_at.isoformat(), str(fact.command_id)),

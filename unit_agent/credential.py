@@ -14,14 +14,16 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from contracts.ids import UNIT_ID
-from infra.unit_keys import SigningKey
-from unit_agent.keys import Enrolment, KeyFileUnusable, KeyFolder
 from unit_agent.network import Gateway, NetworkAway, NetworkRefused
+
+if TYPE_CHECKING:  # cryptography is 9 MB of memory, which an agent with a token has no use for
+    from infra.unit_keys import SigningKey
+    from unit_agent.keys import Enrolment
 
 STILL_GOOD: Final = 15.0
 """Seconds a token has to have left to be used for another connection."""
@@ -39,6 +41,10 @@ log = structlog.get_logger()
 
 class CredentialUnusable(Exception):
     """The credential cannot be read, names no unit or is refused; the message says what to do, never shows a token."""
+
+
+class CredentialRefused(CredentialUnusable):
+    """The network does not take this agent's key, and will not until somebody acts."""
 
 
 class CredentialDelayed(Exception):
@@ -129,6 +135,8 @@ class KeyCredential(Credential):
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`gateway_url`: None, the one it enrolled with. Raises CredentialUnusable when this agent has not enrolled."""
+        from unit_agent.keys import KeyFolder
+
         super().__init__("")
         self._folder = KeyFolder(folder)
         self._clock = clock
@@ -194,6 +202,8 @@ class KeyCredential(Credential):
         return self._clock() + self._ahead
 
     def _read(self) -> tuple[SigningKey, Enrolment]:
+        from unit_agent.keys import KeyFileUnusable
+
         try:
             key, enrolment = self._folder.key(), self._folder.enrolment()
         except KeyFileUnusable as why:
@@ -219,7 +229,7 @@ class KeyCredential(Credential):
                 raise CredentialDelayed(away.why, away.retry_after) from None
             except NetworkRefused as no:
                 if attempt == 3 or not self._may_mend(no):
-                    raise CredentialUnusable(
+                    raise CredentialRefused(
                         f"{no.code}: {REMEDIES.get(no.code, 'ask the network, and enrol again')}"
                     ) from None
         raise AssertionError("the loop ends by returning or raising")

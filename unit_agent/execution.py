@@ -49,7 +49,7 @@ class Execution:
         reported: Callable[[], None],
         room: Room | None = None,
     ) -> None:
-        """`reported` is called when there is a report in the outbox. Without `room` nothing is begun."""
+        """`reported` is called when there is a report in the outbox. While the disk has no `room`, nothing is begun."""
         self._room = room or Room()
         self._store = store
         self._connector = connector

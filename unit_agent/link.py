@@ -35,7 +35,7 @@ from contracts.frames import (
     Welcome,
 )
 
-WINDOW: Final = 2_000
+WINDOW: Final = 5_000
 """Facts this agent takes unacknowledged."""
 SUBMITS_IN_FLIGHT: Final = 32
 

@@ -117,7 +117,7 @@ def keep_within(
         payload = payload | _whom(db, payload, made, now=now, linked=linked)
     command = _checked(word, payload | new)
     outbox.add(db, command_id=command_id, type_name=type_name, payload=command.to_dict(), subject=subject, issued_at=at)
-    if made is None and word.offline is Offline.LOCAL:
+    if made is None:
         _show(db, command_id, command, at=at, linked=linked)
     shown = provisional.shows(db, command_id)
     is_call = isinstance(command, CallNext) and command.entry_id is not None
@@ -142,10 +142,10 @@ def _whom(db: sqlite3.Connection, payload: Json, made: outbox.Made | None, *, no
 
 def _show(db: sqlite3.Connection, command_id: UUID, command: Command, *, at: datetime, linked: bool) -> None:
     refused = local_rules.refusal(db, command)
-    if refused is None:
-        provisional.show(db, command_id, command, at=at, zone=site_queues.zone_of(db))
-    elif not linked:
+    if refused is not None and not linked:
         raise NotNow(refused.code(), refused.message(), refused.about)
+    if refused is None and command.offline is Offline.LOCAL:
+        provisional.show(db, command_id, command, at=at, zone=site_queues.zone_of(db))
 
 
 def _place(db: sqlite3.Connection, command: Command) -> Json:

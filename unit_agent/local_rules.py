@@ -9,11 +9,24 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from contracts.encounter import CheckIn, EncounterAlreadyOpen
+from contracts.encounter import (
+    AssignLocation,
+    CancelVisit,
+    CheckIn,
+    ConsultationAlreadyStarted,
+    Discharge,
+    EncounterAlreadyOpen,
+    EncounterNotOpen,
+    EncounterStatus,
+    StartConsultation,
+    Triage,
+)
+from contracts.ids import instant_of
 from contracts.model import Command, Refusal
 from contracts.patient import MrnTaken, RegisterPatient
 from contracts.queue import (
     ACTIVE,
+    AlreadyInQueue,
     CallNext,
     ChangePriority,
     CompleteService,
@@ -49,6 +62,10 @@ _ALREADY: Final[dict[type[Command], EntryStatus]] = {
     Leave: EntryStatus.LEFT,
 }
 """Where asking again is no error."""
+_ENDS: Final[dict[type[Command], EncounterStatus]] = {
+    Discharge: EncounterStatus.FINISHED,
+    CancelVisit: EncounterStatus.CANCELLED,
+}
 
 
 def refusal(db: sqlite3.Connection, command: Command) -> Refusal | None:
@@ -61,7 +78,12 @@ def refusal(db: sqlite3.Connection, command: Command) -> Refusal | None:
             open_visit = local_views.open_visit(db, str(patient_id), encounter_class.value)
             if open_visit not in (None, str(encounter_id)):
                 return EncounterAlreadyOpen(encounter_id=str(open_visit))
+            place = site_queues.place_in(db, str(patient_id), command.department, instant_of(command.queue_entry_id))
+            if place not in (None, str(command.queue_entry_id)):
+                return AlreadyInQueue(entry_id=str(place), department=command.department)
             return None
+        case Triage() | AssignLocation() | StartConsultation() | Discharge() | CancelVisit():
+            return _of_visit(db, command, str(command.encounter_id))
         case (
             CallNext()
             | Recall()
@@ -75,6 +97,16 @@ def refusal(db: sqlite3.Connection, command: Command) -> Refusal | None:
             return None if command.entry_id is None else _of_entry(db, command, str(command.entry_id))
         case _:
             return None
+
+
+def _of_visit(db: sqlite3.Connection, command: Command, encounter_id: str) -> Refusal | None:
+    status = local_views.visit_status(db, encounter_id)
+    if status == EncounterStatus.IN_PROGRESS and isinstance(command, StartConsultation | CancelVisit):
+        return ConsultationAlreadyStarted(encounter_id=encounter_id)
+    if status not in (EncounterStatus.FINISHED, EncounterStatus.CANCELLED):
+        return None
+    is_said_again = _ENDS.get(type(command)) == status  # with the same words it is no error, which the centre knows
+    return None if is_said_again else EncounterNotOpen(encounter_id=encounter_id, status=status)
 
 
 def _of_entry(db: sqlite3.Connection, command: Command, entry_id: str) -> Refusal | None:

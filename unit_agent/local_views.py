@@ -31,6 +31,13 @@ WHERE v.patient_id = ? AND NOT EXISTS (SELECT 1 FROM encounters told WHERE told.
 ORDER BY v.arrived_at
 """
 _IS_OVER: Final = "SELECT 1 FROM provisional_ends WHERE encounter_id = ?"
+_STATUS: Final = """
+SELECT coalesce(
+    (SELECT status FROM provisional_ends WHERE encounter_id = ?1 LIMIT 1),
+    (SELECT status FROM encounters WHERE encounter_id = ?1),
+    (SELECT 'arrived' FROM provisional_encounters WHERE encounter_id = ?1)
+)
+"""
 _MRN: Final = """
 SELECT patient_id FROM patients WHERE medical_record_number = ?1
 UNION ALL SELECT patient_id FROM provisional_patients WHERE medical_record_number = ?1
@@ -76,6 +83,12 @@ def open_visit(db: sqlite3.Connection, patient_id: str, encounter_class: str) ->
     """The patient's open visit of a class, as far as is known here."""
     row = db.execute(_OPEN_VISIT, (patient_id, encounter_class)).fetchone()
     return None if row is None else str(row["encounter_id"])
+
+
+def visit_status(db: sqlite3.Connection, encounter_id: str) -> str | None:
+    """Where a visit stands; None when nobody here has heard of it."""
+    row = db.execute(_STATUS, (encounter_id,)).fetchone()
+    return None if row[0] is None else str(row[0])
 
 
 def _by_name(found: Json) -> tuple[str, str, str]:

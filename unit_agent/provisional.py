@@ -13,6 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from contracts import encounter, patient, queue
+from contracts.encounter import EncounterStatus
 from contracts.envelope import Fact, Json, Outcome, Status
 from contracts.ids import instant_of, service_day
 from contracts.model import Command
@@ -50,6 +51,7 @@ CREATE INDEX provisional_encounters_by_patient ON provisional_encounters (patien
 CREATE TABLE provisional_ends (
     command_id TEXT PRIMARY KEY,
     encounter_id TEXT NOT NULL,
+    status TEXT NOT NULL,
     until INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX provisional_ends_by_encounter ON provisional_ends (encounter_id);
@@ -216,7 +218,8 @@ def _checked_in(db: sqlite3.Connection, command_id: UUID, command: encounter.Che
 
 def _ended(db: sqlite3.Connection, command_id: UUID, command: encounter.Discharge | encounter.CancelVisit) -> None:
     visit = str(command.encounter_id)
-    db.execute("INSERT OR IGNORE INTO provisional_ends VALUES (?, ?, NULL)", (str(command_id), visit))
+    over = EncounterStatus.FINISHED if isinstance(command, encounter.Discharge) else EncounterStatus.CANCELLED
+    db.execute("INSERT OR IGNORE INTO provisional_ends VALUES (?, ?, ?, NULL)", (str(command_id), visit, over))
     for place in db.execute(PLACES_OF_VISIT, (visit,)).fetchall():
         if place["status"] in ACTIVE:
             served = place["status"] == EntryStatus.IN_SERVICE

@@ -20,6 +20,9 @@ LONGEST_TOLD: Final = 3600.0
 STEADY: Final = 10.0
 """A session that lasted this many seconds was a good one: the next trouble is a new one."""
 
+TELLING: Final = frozenset({CloseCode.SUPERSEDED, CloseCode.CONTESTED, CloseCode.TOKEN_NOT_VALID})
+"""It may mend itself, and yet somebody should know: another agent has our link, or our credential is old."""
+
 Draw = Callable[[float, float], float]
 """`random.uniform`."""
 
@@ -69,10 +72,10 @@ class Reconnecting:
         self._attempts += 1
         told = closing(ended.close_code) if ended.close_code is not None else None
         if (told is not None and not told.may_reconnect) or ended.http_status in (403, 404):
-            act = told.remedy if told is not None else _REFUSED[ended.http_status or 403]
+            act = ended.remedy or (told.remedy if told is not None else _REFUSED[ended.http_status or 403])
             return Pause(self._draw(RARELY / 2, RARELY), act)
         remedy = (ended.remedy or _REFUSED[401]) if ended.http_status == 401 else None
-        if told is not None and told.code in (CloseCode.SUPERSEDED, CloseCode.TOKEN_NOT_VALID):
+        if told is not None and told.code in TELLING:
             remedy = told.remedy
         if ended.retry_after is not None:
             wait = min(max(ended.retry_after, 0.0), LONGEST_TOLD)

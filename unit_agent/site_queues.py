@@ -157,6 +157,15 @@ def places_of(db: sqlite3.Connection, patient_id: str) -> list[Json]:
     return [{"department": row["department"], **_entry_of(row)} for row in rows]
 
 
+def place_in(db: sqlite3.Connection, patient_id: str, department: str, at: datetime) -> str | None:
+    """A patient's active entry in the queue of a department on the unit's day at `at`."""
+    day = service_day(at, zone_of(db)).isoformat()
+    for row in db.execute(PLACES_OF_PATIENT, (patient_id,)):
+        if (row["department"], row["service_day"]) == (department, day) and row["status"] in ACTIVE:
+            return str(row["entry_id"])
+    return None
+
+
 def place(db: sqlite3.Connection, entry_id: str) -> Json | None:
     """One queue entry, whatever its state; None when nobody here has heard of it."""
     row = db.execute(PLACE, (entry_id,)).fetchone()

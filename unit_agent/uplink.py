@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 from contracts.frames import MAX_FRAME_DOWN_BYTES, SUBPROTOCOL, CloseCode
 from unit_agent.addresses import is_loopback
 from unit_agent.connection import Connection
-from unit_agent.credential import Credential, CredentialDelayed, CredentialUnusable
+from unit_agent.credential import Credential, CredentialDelayed, CredentialRefused, CredentialUnusable
 from unit_agent.link_state import Shared
 from unit_agent.reconnect import Ended, Reconnecting
 
@@ -101,6 +101,8 @@ class Uplink:
                 proxy=None if is_loopback(url) else True,
                 ssl=self._tls if url.startswith("wss:") else None,
             )
+        except CredentialRefused as why:
+            return Ended("credential_refused", http_status=403, remedy=str(why))
         except CredentialUnusable as why:
             return Ended("credential_unusable", http_status=401, remedy=str(why))
         except CredentialDelayed as delayed:

@@ -94,10 +94,13 @@ async def main(process: Process) -> None:
         unreachable_seconds=settings.links.unreachable_seconds,
         well_for=sessions.well_for,
     )
+    metrics.consumers_expected.labels("bridge").set(1)
+    metrics.consumers_actual.labels("bridge").set_function(lambda: inbox.ready() is None)
     process.ready.check("inbox", inbox.ready)
     process.ready.check("broker", publisher.ready)
     process.ready.check("sessions", sessions.ready)
     process.ready.check("log", catch_up.ready)
+    process.ready.check("revocations", revocations.ready)
 
     door = Door(verifier, metrics, forbid=revocations.forbid, certificate_header=settings.units.certificate_header)
     entrance = Entrance(

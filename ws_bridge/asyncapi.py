@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 
 from contracts import frames
 from contracts.model import Model
+from ws_bridge.frame_examples import EXAMPLES
 
 VERSION: Final = "1.0.0"
 CHANNEL: Final = {"$ref": "#/channels/unit"}
@@ -128,6 +129,11 @@ def document() -> Json:
     }
 
 
+def schema_of(word: type[Model]) -> str:
+    """Where in the document the schema of a frame stands."""
+    return f"#/components/schemas/{word.__name__}"
+
+
 def text() -> str:
     """The document as it stands in docs/."""
     return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
@@ -150,7 +156,12 @@ def _name(word: type[Model]) -> str:
 
 def _message(word: type[Model]) -> Json:
     about = " ".join((word.__doc__ or "").split())
-    return {"name": _name(word), "summary": about, "payload": {"$ref": f"#/components/schemas/{word.__name__}"}}
+    return {
+        "name": _name(word),
+        "summary": about,
+        "payload": {"$ref": schema_of(word)},
+        "examples": [{"name": "one", "payload": EXAMPLES[word].to_dict()}],
+    }
 
 
 def _operation(action: str, word: type[Model], answers: Sequence[type[Model]], summary: str) -> Json:

@@ -132,12 +132,12 @@ class UnitHost:
             **(more or {}),
         }
 
-    async def host(self, visitor: Visitor) -> None:
+    def host(self, visitor: Visitor) -> Awaitable[None]:
         """One connection, from the upgrade to its end."""
         frames, size = self._rates
         clock = asyncio.get_running_loop().time
         line = Line(frames, size, clock, self._bridge.metrics)
-        await _Visit(self._bridge, self._hearers, visitor, line).run()
+        return _Visit(self._bridge, self._hearers, visitor, line).run()
 
     def _ack(self, link: Link, ack: Ack) -> None:
         at = datetime.now(UTC)
@@ -149,6 +149,8 @@ class UnitHost:
 
 class _Visit:
     """Looks after one connection."""
+
+    __slots__ = ("_bridge", "_hearers", "_line", "_link", "_socket")
 
     def __init__(self, bridge: Bridge, hearers: Mapping[type[Model], Hearer], socket: Visitor, line: Line) -> None:
         self._bridge = bridge

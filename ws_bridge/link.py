@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.asyncio.server import broadcast
 
 from contracts.frames import Bye, CloseCode
 from infra.telemetry.metrics import Metrics
 from infra.tokens import Claims
+from ws_bridge.admission import Visitor
 from ws_bridge.credentials import LinkCredential
 from ws_bridge.receipts import OnTheirWay
 from ws_bridge.session import Session, Tellable
@@ -54,7 +55,7 @@ class Link:
         "unit_id",
     )
 
-    def __init__(self, socket: ServerConnection, claims: Claims, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, socket: Visitor, claims: Claims, metrics: Metrics, clock: Clock) -> None:
         if claims.unit is None:
             raise ValueError("a link is one unit's")
         self.unit_id: Final = claims.unit
@@ -129,10 +130,11 @@ class Link:
             self.say(frame)
         self.orders.sent(facts, after=told, through=self.session.feed.told, at=datetime.now(UTC))
 
-    def was_told_all(self, position: int) -> None:
-        """Every part of a snapshot is sent: facts go on after its position."""
+    def was_told_all(self, position: int, facts: Sequence[Tellable]) -> None:
+        """Every part of a snapshot is sent, with these facts in it: the others go on after its position."""
+        now, told = self._clock(), self.session.feed.told
         self.session.feed.jump(position)
-        now = self._clock()
+        self.orders.sent(facts, after=told, through=position, at=datetime.now(UTC))
         # The whole state is written before it is acknowledged, which takes a small machine its time.
         self._moved_at = now + SWAP_SECONDS - ACK_SECONDS
         self._sent.append((position, now, None))

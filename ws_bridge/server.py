@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
@@ -42,6 +43,8 @@ async def serving(
 ) -> AsyncIterator[tuple[Server, str]]:
     """Serve these paths while the block runs; gives the server and its URL. Links are not closed on leaving."""
 
+    entered = {path: Request(path, Headers()) for path in places}
+
     def look(connection: ServerConnection, request: Request) -> Response | None:
         place = places.get(request.path.partition("?")[0])
         if place is None:
@@ -49,9 +52,14 @@ async def serving(
         answer = entrance.look(connection, request)
         return answer if answer is not None else place.look(connection, request)
 
-    async def handle(connection: ServerConnection) -> None:
-        if isinstance(connection, Visitor) and connection.request is not None:
-            await places[connection.request.path.partition("?")[0]].host(connection)
+    def handle(connection: ServerConnection) -> Awaitable[None]:
+        # Not a coroutine itself: it would be kept beside the host's for as long as the link lasts, and so would the
+        # headers of the handshake, the token among them.
+        if not isinstance(connection, Visitor) or connection.request is None:
+            raise RuntimeError("a connection that has been let in is a visitor")
+        path = connection.request.path.partition("?")[0]
+        connection.request, connection.response = entered[path], None
+        return places[path].host(connection)
 
     listener = listening_socket(listening.host, listening.port)
     async with serve(
@@ -64,8 +72,7 @@ async def serving(
         max_size=MAX_FRAME_BYTES,
         max_queue=4,
         open_timeout=OPEN_SECONDS,
-        ping_interval=HEARTBEAT_SECONDS,
-        ping_timeout=HEARTBEAT_SECONDS,
+        ping_interval=None,  # see `Visitor.knock`
         close_timeout=CLOSE_SECONDS,
         server_header=None,
     ) as server:

@@ -109,7 +109,9 @@ class Feed:
     def page(self) -> tuple[int, int] | None:
         """(after, at most how many) to read from the log now; None when there is nothing to read, or no room."""
         room = 0 if self._held else self._window - self._unacked
-        return (self._covered, min(PAGE, room)) if self.is_behind and room > 0 else None
+        # Rather wait for an acknowledgement than read crumbs: there is one coming for what is under way.
+        worthwhile = room > 0 and (not self._unacked or room >= min(PAGE, self._window // 2))
+        return (self._covered, min(PAGE, room)) if self.is_behind and worthwhile else None
 
     def exists(self, position: int) -> None:
         """The unit's feed is known to reach this far (a sweep has seen it)."""

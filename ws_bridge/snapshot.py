@@ -22,6 +22,7 @@ from infra.database import Connection, DatabaseUnavailable, Pool, connected
 from infra.sealing import KeyNotKnown, SealBroken, Sealer
 from ws_bridge.link import ACK_SECONDS, Link
 from ws_bridge.pages import read_streams_through
+from ws_bridge.session import Tellable
 
 SNAPSHOTS_AT_ONCE: Final = 2
 ROWS_AT_ONCE: Final = 500
@@ -83,6 +84,8 @@ class State:
 
     position: int
     frames: Sequence[bytes]
+    facts: Sequence[Tellable]
+    """Those in the frames."""
 
     def __iter__(self) -> Iterator[bytes]:
         """The frames."""
@@ -92,11 +95,13 @@ class State:
 class Parts:
     """Fills parts of the usual size with records and facts that are JSON already."""
 
-    def __init__(self, epoch: int, position: int) -> None:
+    def __init__(self, epoch: int, position: int, *, frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self._epoch, self._position = epoch, position
+        self._room = frame_bytes - 200  # for the rest of the frame
         self._frames: list[bytes] = []
         self._records: list[bytes] = []
         self._facts: list[bytes] = []
+        self._told: list[Tellable] = []
         self._size = 0
 
     def record(self, kind: str, body: bytes) -> None:
@@ -105,18 +110,20 @@ class Parts:
         self._make_room(len(text))
         self._records.append(text)
 
-    def fact(self, text: bytes) -> None:
+    def fact(self, fact: Tellable) -> None:
         """One more fact."""
+        text = fact.to_json()
+        self._told.append(fact)
         self._make_room(len(text))
         self._facts.append(text)
 
     def done(self) -> State:
         """All of it, the last part marked as such."""
         self._close(last=True)
-        return State(self._position, self._frames)
+        return State(self._position, self._frames, self._told)
 
     def _make_room(self, size: int) -> None:
-        if self._size and self._size + size > MAX_FRAME_BYTES - 200:  # room for the rest of the frame
+        if self._size and self._size + size > self._room:
             self._close(last=False)
         self._size += size + 1
 
@@ -178,7 +185,7 @@ class Snapshots:
         for frame in state:
             if not await _sent(link, frame):
                 return False
-        link.was_told_all(state.position)
+        link.was_told_all(state.position, state.facts)
         log.info("snapshot_sent", unit_id=link.unit_id, position=state.position, count=len(state.frames))
         return True
 
@@ -210,7 +217,7 @@ async def read_state(connection: Connection, sealer: Sealer, wanted: Wanted) -> 
         opened = await connection.execute(_COMMANDS, (unit_id,))
         streams = [stream for (stream,) in await opened.fetchall()]
         for fact in await read_streams_through(connection, sealer, partition, streams, position):
-            parts.fact(fact.text)
+            parts.fact(fact)
         return parts.done()
 
 

@@ -15,8 +15,11 @@ from infra.telemetry.metrics import Metrics
 from ws_bridge.link import Link
 from ws_bridge.links import Links
 from ws_bridge.pacing import jittered
+from ws_bridge.server import HEARTBEAT_SECONDS
 
 LOOK_SECONDS: Final = 2.0
+AT_A_TIME: Final = 500
+"""Links looked at before others get their turn."""
 UNITS_A_SECOND: Final = 300
 """However few a bridge holds, it lets them go no more slowly than this."""
 BREATH: Final = 0.1
@@ -30,19 +33,32 @@ log = structlog.get_logger()
 
 
 async def look_after(links: Links, metrics: Metrics) -> None:
-    """End links that are stuck or whose token has expired, and count the others, until cancelled."""
+    """End links that are stuck, silent or whose token has expired, ask quiet ones whether they are there, and count
+    them all, until cancelled.
+    """
+    clock = asyncio.get_running_loop().time
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        now = time.time()
-        behind = sum(link.session.feed.is_behind for link in links)
-        metrics.units.labels("catching_up").set(behind)
-        metrics.units.labels("connected").set(len(links) - behind)
-        metrics.units.labels("unleased").set(sum(not link.may_speak for link in links))
-        for link in links:
+        behind = unleased = 0
+        for number, link in enumerate(links):
+            if number % AT_A_TIME == 0:
+                await asyncio.sleep(0)  # ten thousand at once would hold up everybody
+                wall, now = time.time(), clock()
+            behind += link.session.feed.is_behind
+            unleased += not link.may_speak
+            silent = now - link.socket.heard_at
             if link.is_stuck():
                 link.end(CloseCode.TOO_SLOW, "facts were not acknowledged in time")
-            elif now >= link.credential.ends_at:
+            elif wall >= link.credential.ends_at:
                 link.end(CloseCode.TOKEN_NOT_VALID, "the token has expired")
+            elif silent >= 2 * HEARTBEAT_SECONDS + LOOK_SECONDS:
+                log.info("link_silent", unit_id=link.unit_id, epoch=link.epoch, seconds=round(silent, 1))
+                link.socket.transport.abort()
+            elif silent >= HEARTBEAT_SECONDS:
+                link.socket.knock()
+        metrics.units.labels("catching_up").set(behind)
+        metrics.units.labels("connected").set(len(links) - behind)
+        metrics.units.labels("unleased").set(unleased)
 
 
 async def leave(links: Links, seconds: float) -> None:

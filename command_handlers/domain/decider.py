@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from contracts.dead_letter import Reason
 from contracts.envelope import Json
@@ -117,6 +117,12 @@ class Timer:
 
     due_at: datetime
     command: Command
+    key: UUID | None = None
+    """What it can be found by when its time need not come any more; None: it always comes."""
+
+    def id(self, cause: UUID) -> UUID:
+        """Its id, which is its command's too: the same for every try of the command that caused it."""
+        return timer_id(self.key or cause, self.command.type_name())
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +139,10 @@ class Notice:
     """What was asked and, after a `/`, why it was not done: codes only."""
     stream: str
     again: Command
+    resolution: str | None = None
+    """How what an earlier notice told of was dealt with; None: this tells of something to be dealt with."""
+
+
+def timer_id(key: UUID, type_name: str) -> UUID:
+    """The id of the timer of a kind that a key has."""
+    return uuid5(key, f"timer:{type_name}")

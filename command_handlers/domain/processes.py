@@ -9,13 +9,21 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from command_handlers.domain.catalogue import aggregate_for
-from command_handlers.domain.decider import Claim, Notice, Situation, Timer
+from command_handlers.domain.decider import Claim, Notice, Situation, Timer, timer_id
 from command_handlers.domain.encounter import Encounter, open_encounter_claim
 from command_handlers.domain.patient import mrn_claim, patient_stream
 from command_handlers.domain.queue import ServiceQueue, queue_stream
-from command_handlers.domain.unit_command import OPEN_COMMANDS, UnitCommandState, notices_of, supersede_claim
+from command_handlers.domain.unit_command import (
+    OPEN_COMMANDS,
+    UnitCommandState,
+    attempt_key,
+    has_ended,
+    notices_of,
+    supersede_claim,
+)
 from contracts.encounter import CheckIn, MoveToDepartment, PatientArrived, PatientDischarged, VisitCancelled
 from contracts.ids import EncounterId, PatientId, QueueEntryId, TaskId, derived, instant_of, service_day
 from contracts.model import Command, Event
@@ -74,14 +82,23 @@ def reactions(event: Event, situation: Situation) -> list[Command]:
 def timers(event: Event) -> list[Timer]:
     """Commands to be given later because of the event."""
     match event:
-        case UnitCommandQueued(deadline=deadline, unit_command_id=unit_command_id):
-            return [Timer(deadline, ExpireUnitCommand(unit_command_id=unit_command_id))]
-        case UnitCommandRetried(deadline=deadline, unit_command_id=unit_command_id, attempt=attempt):
-            return [Timer(deadline, ExpireUnitCommand(unit_command_id=unit_command_id, attempt=attempt))]
+        case UnitCommandQueued(deadline=deadline, unit_command_id=who):
+            return [Timer(deadline, ExpireUnitCommand(unit_command_id=who), attempt_key(who, 1))]
+        case UnitCommandRetried(deadline=deadline, unit_command_id=who, attempt=attempt):
+            expire = ExpireUnitCommand(unit_command_id=who, attempt=attempt)
+            return [Timer(deadline, expire, attempt_key(who, attempt))]
         case TaskCreated(due_at=datetime() as due_at, task_id=task_id):
             return [Timer(due_at, NoteTaskOverdue(task_id=task_id, due_at=due_at))]
         case _:
             return []
+
+
+def timers_over(event: Event, state: Any) -> list[UUID]:  # Any: the state of whatever aggregate this is, after it
+    """Ids of timers whose time need not come any more because of the event."""
+    if isinstance(state, UnitCommandState) and has_ended(event):
+        unit_command_id = event.unit_command_id
+        return [timer_id(attempt_key(unit_command_id, state.attempt), ExpireUnitCommand.type_name())]
+    return []
 
 
 def conflict(command: Command, code: str, situation: Situation) -> RaiseConflict:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import Final, TypeGuard, assert_never
 from uuid import UUID, uuid5
 
 from command_handlers.domain.decider import Aggregate, Claim, Counted, Notice, Situation, Taken
@@ -49,6 +49,7 @@ from contracts.unit_command import (
 
 OPEN_COMMANDS: Final = "open_unit_commands"
 """What a unit's mailbox is full of."""
+MailboxEnds = UnitCommandApplied | UnitCommandRejected | UnitCommandCancelled | UnitCommandSuperseded
 USUAL_TIME: Final = timedelta(hours=24)
 """How long a further attempt is given where it is not known how long the first one was."""
 
@@ -85,6 +86,20 @@ def unit_command_stream(unit_command_id: UUID) -> str:
 def supersede_claim(key: str) -> Claim:
     """Held by the newest command of a key, open or ended: whatever is older is out of date."""
     return Claim("supersede", key)
+
+
+def attempt_key(unit_command_id: UUID, attempt: int) -> UUID:
+    """What the timer and the notice of one attempt follow from."""
+    return uuid5(unit_command_id, f"attempt:{attempt}")
+
+
+def has_ended(event: Event) -> TypeGuard[MailboxEnds]:
+    """Whether the event ends an attempt before its deadline does."""
+    match event:
+        case UnitCommandApplied(late=late) | UnitCommandRejected(late=late):
+            return not late
+        case _:
+            return isinstance(event, UnitCommandCancelled | UnitCommandSuperseded)
 
 
 def stream(command: MailboxCommands, situation: Situation) -> str:
@@ -268,17 +283,27 @@ def claims(state: UnitCommandState, event: MailboxEvents) -> Sequence[Taken | Co
 
 
 def notices_of(event: Event, state: UnitCommandState) -> list[Notice]:
-    """A command that expired or that the unit rejected is the operators' to look at, once for each attempt."""
+    """A command that expired or that the unit rejected is the operators' to look at, once for each attempt.
+
+    Unless it turns out to be done, or somebody has it tried again: then it is theirs no more.
+    """
+    has_expired = state.status is UnitCommandStatus.EXPIRED
     match event:
         case UnitCommandExpired():
             return _notice(state, Reason.UNIT_EXPIRED)
-        case UnitCommandRejected(late=False, code=code):
-            return _notice(state, Reason.UNIT_REJECTED, code)
+        case UnitCommandRejected(late=late, code=code) if has_expired or not late:
+            return _notice(state, Reason.UNIT_REJECTED, code=code)
+        case UnitCommandApplied(late=True) if has_expired:
+            return _notice(state, Reason.UNIT_SETTLED, resolution="applied late")
+        case UnitCommandRetried(attempt=attempt):
+            return _notice(replace(state, attempt=attempt - 1), Reason.UNIT_SETTLED, resolution="tried again")
         case _:
             return []
 
 
-def _notice(state: UnitCommandState, reason: Reason, code: str | None = None) -> list[Notice]:
+def _notice(
+    state: UnitCommandState, reason: Reason, *, code: str | None = None, resolution: str | None = None
+) -> list[Notice]:
     if state.queued is None:
         return []
     codes = [state.queued.type, *([code] if code else [])]
@@ -287,11 +312,12 @@ def _notice(state: UnitCommandState, reason: Reason, code: str | None = None) ->
     unit_command_id = UnitCommandId(state.queued.unit_command_id)
     return [
         Notice(
-            id=uuid5(unit_command_id, f"attempt:{state.attempt}"),
+            id=attempt_key(unit_command_id, state.attempt),
             reason=reason,
             about="/".join(codes),
             stream=unit_command_stream(unit_command_id),
             again=RetryUnitCommand(unit_command_id=unit_command_id),
+            resolution=resolution,
         )
     ]
 

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -45,6 +45,8 @@ State = Literal["logged", "received", "applied", "rejected", "expired", "cancell
 class Witness(Model):
     """One step of a command to a unit, when it was, and who says so."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     state: State
     by: Literal["event store", "agent disk", "unit", "deadline", "caller", "newer command"]
     """event store: the log has it, for the unit to get; agent disk: the unit's agent has acknowledged that it is on
@@ -65,6 +67,8 @@ class Witness(Model):
 
 class Delivery(Model):
     """How far a command to a unit has come, and by whose word."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     status: State
     """logged: it is in the event store; received: it is on the agent's disk; the rest are final."""

@@ -1,12 +1,13 @@
 """How a unit's agent gets its credentials: enrolment codes, a key registered, tokens for it, another key, and the list.
 
 Agents come here without a bearer token: what they show instead is a code or what their key has signed. Refused attempts
-are counted by unit and by address, and too many are not looked at for a while.
+are counted, by unit or key and by address, and too many are not looked at for a while.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -23,6 +24,7 @@ from contracts.ids import UNIT_ID
 from contracts.model import Command, Model
 from contracts.unit_credential import (
     CREDENTIAL_OPERATORS,
+    EnrolmentCodeNotValid,
     EnrolUnit,
     IssueEnrolmentCode,
     RotateUnitKey,
@@ -35,18 +37,18 @@ from gateway.callers import Callers, allow, one_unit
 from gateway.intake import Intake, request_hash
 from gateway.passage import DEFAULT_WAIT, Passage, passage, wishes
 from gateway.positions import Position, Positions
-from gateway.problems import CHALLENGE, RETRY_AFTER, Problem, invalid_field
+from gateway.problems import CHALLENGE, RETRY_AFTER, Kind, Problem, invalid_field
 from gateway.unit_proofs import CODES, CREDENTIALS, ENROL, KEYS, TOKEN, Enrolment, NewCode, Proof, Rotation
 from infra.settings import UnitAccess
 from infra.unit_credentials import Exchange, Issued
-from infra.unit_keys import AssertionRefused, EnrolmentCodes, KeyNotUsable, PublicKey, code_hash, verified
+from infra.unit_keys import AssertionRefused, EnrolmentCodes, KeyNotUsable, PublicKey, code_hash, key_id_in, verified
 from projections import unit_credentials
 
 WRONG_CODES: Final = 10
 """Refused enrolments of one unit from one address within a minute; then it waits."""
 WRONG_PROOFS: Final = 60
-FROM_ONE_ADDRESS: Final = 300
-"""Refused attempts of any kind for any unit; behind a proxy that is all of them."""
+"""Refused assertions of one key from one address within a minute."""
+NOT_VALID: Final = Kind(422, "Enrolment code not valid")
 
 _REMEDIES: Final[Mapping[str, str]] = {
     "assertion_invalid": "It is not signed by this key, or not for this unit and purpose.",
@@ -88,7 +90,6 @@ class UnitAccounts:
         self._access = access
         self._wrong_codes = Attempts(WRONG_CODES, 60)
         self._wrong_proofs = Attempts(WRONG_PROOFS, 60)
-        self._by_address = Attempts(FROM_ONE_ADDRESS, 60)
 
     def routes(self) -> list[Route]:
         """All of them."""
@@ -114,6 +115,9 @@ class UnitAccounts:
         digest = request_hash("POST", request.scope["path"], body.to_json())
         outcome = await self._access.intake.submit(order, command, digest)
         if outcome is not None and outcome.result is not None:
+            if outcome.position is not None:
+                with suppress(Problem):  # only so that it can be used at once
+                    await self._access.positions.reach(Position(outcome.partition, outcome.position))
             told = {"code": code, "expiresAt": outcome.result.get("expiresAt")}
             outcome = outcome.model_copy(update={"result": told})
         return answer(outcome, order, created=CREDENTIALS.replace("unit_id", "unitId"), found_by=addressed([]))
@@ -123,13 +127,18 @@ class UnitAccounts:
         self._codes()
         body = parsed(Enrolment, await request.body())
         key = _public_key(body.public_key)
-        self._look_at(self._wrong_codes, request, unit_id)
-        command = EnrolUnit(code_hash=code_hash(body.code), key_id=key.key_id, public_key=key.text)
+        counted = (f"{unit_id} {_address(request)}",)
+        _look_at(self._wrong_codes.wait(counted))
+        hashed = code_hash(body.code)
+        command = EnrolUnit(code_hash=hashed, key_id=key.key_id, public_key=key.text)
         try:
+            # What is no code at all becomes no command: guessing leaves nothing behind.
+            if not await self._access.exchange.knows_code(unit_id, hashed):
+                raise Problem("enrolment_code_not_valid", EnrolmentCodeNotValid.message(), kind=NOT_VALID)
             outcome = await self._done(asked, unit_id, command, key)
         except Problem as why:
             if why.kind.status < 500:
-                self._was_wrong(self._wrong_codes, request, unit_id)
+                self._wrong_codes.failed(counted)
             raise
         return json_answer(
             {"unitId": unit_id, **self._welcome(), "keyId": key.key_id},
@@ -155,12 +164,13 @@ class UnitAccounts:
         body = parsed(Rotation, await request.body())
         key = _public_key(body.public_key)
         issued = await self._proved(request, unit_id, body.assertion, other_key=key.key_id)
+        counted = (f"{unit_id} {issued.key_id} {_address(request)}",)
         try:
             signed = verified(body.proof, unit_id, key, datetime.now(UTC).timestamp())
             if signed.other_key != issued.key_id:
                 raise AssertionRefused("assertion_invalid")
         except AssertionRefused as why:
-            self._was_wrong(self._wrong_proofs, request, unit_id)
+            self._wrong_proofs.failed(counted)
             _not_proved(why)
         command = RotateUnitKey(
             replaces=issued.key_id, key_id=key.key_id, public_key=key.text, grace_seconds=body.grace_seconds
@@ -188,11 +198,16 @@ class UnitAccounts:
         return asked, unit_id
 
     async def _proved(self, request: Request, unit_id: str, assertion: str, *, other_key: str | None = None) -> Issued:
-        self._look_at(self._wrong_proofs, request, unit_id)
+        try:
+            # Counted by the key it is said to be of: who does not know which key a unit has cannot keep it away.
+            counted = (f"{unit_id} {key_id_in(assertion)} {_address(request)}",)
+        except AssertionRefused as why:
+            _not_proved(why)
+        _look_at(self._wrong_proofs.wait(counted))
         try:
             return await self._access.exchange.take(unit_id, assertion, other_key=other_key)
         except AssertionRefused as why:
-            self._was_wrong(self._wrong_proofs, request, unit_id)
+            self._wrong_proofs.failed(counted)
             _not_proved(why)
 
     async def _done(self, asked: Passage, unit_id: str, command: Command, key: PublicKey) -> Outcome:
@@ -205,27 +220,10 @@ class UnitAccounts:
         outcome = await self._access.intake.submit(order, command, digest)
         if outcome is None or outcome.status is Status.PENDING:
             raise Problem("outcome_pending", "Send the same once more in a moment.", headers=RETRY_AFTER)
-        if outcome.status is Status.REFUSED and outcome.code == "unit_not_found":
-            # Who has no code of it need not learn which units there are.
-            outcome = outcome.model_copy(update={"code": "enrolment_code_not_valid", "detail": None})
         answer(outcome, order, created=None, found_by=addressed([]))  # raises where it was refused
         if outcome.position is not None:
             await self._access.positions.reach(Position(outcome.partition, outcome.position))
         return outcome
-
-    def _look_at(self, wrong: Attempts, request: Request, unit_id: str) -> None:
-        """Problem 429 when too many were refused. One unit's mistakes at one address keep no other unit away."""
-        address = _address(request)
-        wait = max(wrong.wait((f"{unit_id} {address}",)), self._by_address.wait((address,)))
-        if wait > 0:
-            seconds = str(ceil(wait))
-            detail = f"Too many were refused; wait {seconds} s."
-            raise Problem("too_many_attempts", detail, headers={"Retry-After": seconds})
-
-    def _was_wrong(self, wrong: Attempts, request: Request, unit_id: str) -> None:
-        address = _address(request)
-        wrong.failed((f"{unit_id} {address}",))
-        self._by_address.failed((address,))
 
     def _codes(self) -> EnrolmentCodes:
         if self._access.codes is None:
@@ -259,6 +257,15 @@ def _public_key(text: str) -> PublicKey:
         return PublicKey.read(text)
     except KeyNotUsable as why:
         raise invalid_field("publicKey", f"is {why}") from None
+
+
+def _look_at(wait: float) -> None:
+    """Problem 429 when too many were refused."""
+    if wait > 0:
+        seconds = str(ceil(wait))
+        raise Problem(
+            "too_many_attempts", f"Too many were refused; wait {seconds} s.", headers={"Retry-After": seconds}
+        )
 
 
 def _not_proved(why: AssertionRefused) -> NoReturn:

@@ -115,7 +115,7 @@ def replay(
         _table(
             ("order", "id", "stream", "outcome"),
             [
-                [str(place), item["letterId"], item.get("stream") or "-", item.get("status", _would(item))]
+                [str(place), item["letterId"], item.get("stream") or "-", item.get("status") or _would(item)]
                 for place, item in enumerate(run["items"], start=1)
             ],
         )

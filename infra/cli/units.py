@@ -40,15 +40,15 @@ def list_units(
         result_json({"items": units})
         return
     table(
-        ("unit", "name", "status", "link", "agent", "acknowledged", "seen"),
+        ("unit", "name", "status", "link", "agent", "behind", "seen"),
         [
             [
                 unit["unitId"],
                 unit["name"],
                 unit["status"],
-                unit["bridge"] if unit["connected"] else "-",
+                _link_of(unit),
                 unit["agentVersion"] or "-",
-                str(unit["acknowledgedPosition"]),
+                "-" if unit["lagEvents"] is None else str(unit["lagEvents"]),
                 unit["seenAt"] or "never",
             ]
             for unit in units
@@ -154,6 +154,14 @@ def _call(
             return await api.call(method, path, body=body, headers=headers)
 
     return called()
+
+
+def _link_of(unit: Json) -> str:
+    if unit["contested"]:
+        return "contested by two agents"
+    if unit["connected"]:
+        return str(unit["bridge"])
+    return f"unreachable since {unit['unreachableSince']}" if unit["unreachableSince"] else "-"
 
 
 def _state_of_key(key: Json) -> str:

@@ -110,9 +110,14 @@ ON CONFLICT (letter_id) DO UPDATE SET
     seq = CASE WHEN l.block_id IS NULL THEN EXCLUDED.seq ELSE l.seq END,
     last_failed_at = greatest(l.last_failed_at, EXCLUDED.last_failed_at),
     status = CASE WHEN l.status = 'replaying' THEN 'replaying' ELSE 'open' END, resolution = NULL
-WHERE l.reason <> ALL(%(once)s)
+WHERE l.reason <> ALL(%(units)s)
+    OR (l.status = 'open' AND l.last_failed_at < EXCLUDED.last_failed_at AND EXCLUDED.reason <> 'unit_settled')
 """
-"""A command that dies again opens its letter again; a unit command's end is told once, however often it arrives."""
+"""A command that dies again opens its letter again. What is told of a unit command's end may come twice, and in any
+order: it changes only a letter that is open, and only if it is newer."""
+_SETTLED = """
+UPDATE dead_letters SET status = 'replayed', resolution = %s WHERE letter_id = %s AND status = 'open'
+"""
 _ANSWERED = """
 UPDATE dead_letters SET status = 'replayed', resolution = 'already-applied' WHERE letter_id = %s AND status = 'open'
 AND EXISTS (SELECT FROM command_receipts WHERE command_id = %s AND status <> 'failed')
@@ -150,10 +155,15 @@ async def file(connection: Connection, sealer: Sealer, dead: DeadLetter) -> Lett
                 "sealed": sealed,
                 "subject": subject,
                 "failed_at": dead.failed_at,
-                "once": [reason.value for reason in UNIT_REASONS],
+                "units": [reason.value for reason in UNIT_REASONS],
             },
         )
-        if command_id is not None:
+        if dead.reason is Reason.UNIT_SETTLED:
+            settled = await connection.execute(_SETTLED, (dead.resolution, dead.letter_id))
+            if settled.rowcount:
+                how = dead.resolution or "-"
+                await ledger.record(connection, actor="carespine", act="settled", reason=how, letter_id=dead.letter_id)
+        elif command_id is not None:
             # A letter of a handler whose transaction failed afterwards, and whose retry went well, is no open matter.
             await connection.execute(_ANSWERED, (dead.letter_id, command_id))
             await release_blocks(connection)

@@ -11,7 +11,7 @@ import psycopg
 _READ = """
 SELECT (SELECT sum(head) FROM log_partitions)::bigint,
     (SELECT sum(position) FROM projection_checkpoints)::bigint,
-    (SELECT count(*) FROM unit_sessions WHERE connected),
+    (SELECT count(*) FROM unit_sessions WHERE connected AND lease_until > now()),
     (SELECT count(*) FROM dead_letters WHERE status IN ('open', 'replaying')),
     (SELECT count(*) FROM read_unit_commands WHERE status = 'queued')
 """

@@ -36,6 +36,7 @@ RESUME_AT_MOST: Final = 1_000
 READERS: Final = 2
 SWEEP_SECONDS: Final = 2.0
 TROUBLE_PAUSE: Final = 1.0
+BIND_PATIENCE: Final = 3.0
 LINGER_SECONDS: Final = 30.0
 """A unit nobody follows any more is kept this long: pages are reloaded, bridges change."""
 
@@ -169,8 +170,9 @@ class Hub:
 
     async def _open(self, unit_id: str) -> Channel:
         try:
-            with suppress(BrokerUnavailable):  # bound when the broker is back; until then sweeps bring the facts
-                await self.inbox.bind(unit_id)
+            with suppress(BrokerUnavailable, TimeoutError):  # bound as soon as it can be; until then sweeps bring all
+                async with asyncio.timeout(BIND_PATIENCE):
+                    await self.inbox.bind(unit_id)
             standing = await self._log.standing(unit_id)
             if standing is None or standing.status == UnitStatus.RETIRED:
                 raise UnitNotKnown

@@ -26,13 +26,13 @@ WHERE q.type = 'unit_command.UnitCommandQueued' AND NOT EXISTS (
 GROUP BY q.unit_id;
 
 CREATE TABLE letters_out (
-    letter_id uuid PRIMARY KEY,
+    entry bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    letter_id uuid NOT NULL,
     partition int NOT NULL,
     routing_key text NOT NULL,
-    body text NOT NULL,
-    written_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    body text NOT NULL
 );
-CREATE INDEX letters_out_of_partition ON letters_out (partition, written_at);
+CREATE INDEX letters_out_of_partition ON letters_out (partition, entry);
 COMMENT ON TABLE letters_out IS
     'Letters on their way to the desk, written with what they tell of; gone once the broker has them.';
 

@@ -31,10 +31,9 @@ CREATE TABLE read_unit_revocations (
     position bigint NOT NULL,
     key_id text,
     not_before timestamptz NOT NULL,
-    seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (unit_id, position)
 );
-CREATE INDEX read_unit_revocations_latest ON read_unit_revocations (seen_at);
+CREATE INDEX read_unit_revocations_latest ON read_unit_revocations (partition, position);
 COMMENT ON TABLE read_unit_revocations IS
     'Every revocation: no token of the unit that was issued before not_before is good. key_id null: all of its keys.';
 

@@ -40,6 +40,7 @@ CREATE TABLE read_tasks (
 ) WITH (fillfactor = 80);
 CREATE INDEX read_tasks_of_unit ON read_tasks (unit_id, created_position);
 CREATE INDEX read_tasks_open ON read_tasks (unit_id, created_position) WHERE open;
+CREATE INDEX read_tasks_of_status ON read_tasks (unit_id, status, created_position);
 CREATE INDEX read_tasks_of_assignee ON read_tasks (unit_id, assignee, created_position);
 CREATE INDEX read_tasks_of_patient ON read_tasks (patient_id, created_position);
 """

@@ -21,7 +21,10 @@ Database = psycopg.Connection[tuple[Any, ...]]  # Any: columns as asked for
 
 AGENT = Actor(subject="desk", role=Role.UNIT, unit="u1")
 NURSE = Actor(subject="nurse-4", role=Role.NURSE, unit="u1")
-_TASKS = "SELECT stream, position, payload, sealed, command_id FROM events WHERE type = 'task.TaskCreated'"
+_TASKS = (
+    "SELECT stream, position, payload, sealed, command_id, causation_id FROM events WHERE type = 'task.TaskCreated'"
+)
+_RECEIPT = "SELECT type, status, code, position, causation_id FROM command_receipts WHERE command_id = %s"
 
 
 async def test_a_refused_command_of_a_unit_becomes_one_task(
@@ -41,9 +44,9 @@ async def test_a_refused_command_of_a_unit_becomes_one_task(
     outcomes.append(await caller.ask(envelope))
 
     assert {(one.status, one.code, one.result) for one in outcomes} == {(Status.REFUSED, "entry_not_waiting", None)}
-    [(stream, position, payload, sealed, command_id)] = database.execute(_TASKS).fetchall()
+    [(stream, position, payload, sealed, command_id, causation_id)] = database.execute(_TASKS).fetchall()
     task_id = TaskId(derived(envelope.command_id, "conflict", envelope.issued_at))
-    assert (stream, command_id, sealed) == (f"task-{task_id}", envelope.command_id, None)
+    assert (stream, causation_id, sealed) == (f"task-{task_id}", envelope.command_id, None)
     assert (payload["kind"], payload["status"]) == ("conflict", "requested")
     assert (payload["patientId"], payload["encounterId"]) == (str(patient.patient_id), str(arrival.encounter_id))
     assert payload["cause"] == {
@@ -53,10 +56,10 @@ async def test_a_refused_command_of_a_unit_becomes_one_task(
         "issuedAt": payload["cause"]["issuedAt"],
     }
     assert not {"Zoraida", "Quillfeather"} & set(str(payload).split()), "no name is in clear"
-    receipt = database.execute(
-        "SELECT status, code, position FROM command_receipts WHERE command_id = %s", (envelope.command_id,)
-    ).fetchone()
-    assert receipt == ("refused", "entry_not_waiting", position)
+    refused = database.execute(_RECEIPT, (envelope.command_id,)).fetchone()
+    assert refused == ("queue.CallNext", "refused", "entry_not_waiting", None, None)
+    followed = database.execute(_RECEIPT, (command_id,)).fetchone()
+    assert followed == ("task.RaiseConflict", "accepted", None, position, envelope.command_id)
 
     claimed = await caller.tell("u1", ClaimTask(task_id=task_id), actor=NURSE)
     assert claimed.result == {"id": str(task_id), "status": "accepted", "assignee": "nurse-4"}
@@ -79,9 +82,13 @@ async def test_only_what_units_do_leads_to_tasks_and_only_in_units_there_are(
     for_a_person = await caller.tell("u1", nobody)
     nowhere = await caller.tell("u9", nobody, origin=Origin.UNIT, actor=AGENT)
     assert (for_a_person.code, nowhere.code) == ("patient_not_found", "unit_not_found")
+    empty = await caller.tell("u1", CallNext(department="general"), origin=Origin.UNIT, actor=AGENT)
+    assert empty.code == "queue_empty", "nobody was called, so there is nothing to look at"
     assert database.execute(_TASKS).fetchall() == []
 
     await caller.tell("u1", SuspendUnit(reason="renovation"))
     assert (await caller.tell("u1", nobody, origin=Origin.UNIT, actor=AGENT)).code == "patient_not_found"
-    [(_, _, payload, _, _)] = database.execute(_TASKS).fetchall()
+    [(_, _, payload, *_)] = database.execute(_TASKS).fetchall()
     assert payload["patientId"] == str(nobody.patient_id)
+    keys = "SELECT 1 FROM subject_keys WHERE subject = %s"
+    assert database.execute(keys, (str(nobody.patient_id),)).fetchone() is None, "nothing was sealed, so no key is made"

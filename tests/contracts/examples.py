@@ -164,6 +164,7 @@ BY_NAME: Final[dict[str, Any]] = {  # Any: JSON values, and JSON names where the
     "replaces": "fedcba9876543210" * 2,
     "reply_to": "replies.gateway-1",
     "request_hash": "9f86d081",
+    "resolution": "applied late",
     "result": {"order": "A-1"},
     "retry_after_seconds": 3.0,
     "roles": ["nurse"],

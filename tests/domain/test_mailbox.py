@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from command_handlers.domain.decider import Timer
-from command_handlers.domain.processes import notices, timers
-from command_handlers.domain.unit_command import MAILBOX, OPEN_COMMANDS, unit_command_stream
+from command_handlers.domain.processes import notices, timers, timers_over
+from command_handlers.domain.unit_command import MAILBOX, OPEN_COMMANDS, attempt_key, unit_command_stream
 from contracts.catalogue import AnyEvent
 from contracts.dead_letter import Reason
 from contracts.ids import UnitCommandId
@@ -45,6 +45,7 @@ superseded = UnitCommandSuperseded(unit_command_id=ORDER, unit_id=UNIT_ID, by=NE
 
 applied = UnitCommandApplied(unit_command_id=ORDER, unit_id=UNIT_ID)
 applied_late = applied.model_copy(update={"late": True})
+late = UnitCommandRejected(unit_command_id=ORDER, unit_id=UNIT_ID, code="no_bed", late=True)
 rejected = UnitCommandRejected(unit_command_id=ORDER, unit_id=UNIT_ID, code="no_bed")
 in_doubt = rejected.model_copy(update={"code": "outcome_unknown"})
 expired = UnitCommandExpired(unit_command_id=ORDER, unit_id=UNIT_ID)
@@ -174,7 +175,23 @@ def test_an_attempt_ends_by_its_own_deadline_and_its_own_reports() -> None:
 
 
 def test_every_attempt_has_its_timer() -> None:
-    assert timers(retried) == [Timer(moment(60), ExpireUnitCommand(unit_command_id=ORDER, attempt=2))]
+    expire = ExpireUnitCommand(unit_command_id=ORDER, attempt=2)
+    (timer,) = timers(retried)
+    assert timer == Timer(moment(60), expire, attempt_key(ORDER, 2))
+
+
+def test_an_attempt_that_has_ended_needs_its_timer_no_more() -> None:
+    cause = UUID(int=9)
+    (first,), (second,) = timers(order_queued), timers(retried)
+
+    def over(*events: AnyEvent) -> list[UUID]:
+        history = given(clinic, *events).history
+        return timers_over(events[-1], history.state(MAILBOX, unit_command_stream(ORDER)))
+
+    for end in (applied, rejected, cancelled):
+        assert over(order_queued, end) == [first.id(cause)]
+        assert over(order_queued, expired, retried, end) == [second.id(cause)]
+    assert over(order_queued) == over(order_queued, expired) == over(order_queued, expired, applied_late) == []
 
 
 def test_a_mailbox_takes_so_many_open_commands_and_no_more() -> None:
@@ -208,9 +225,22 @@ def test_what_expired_or_was_rejected_is_the_operators_to_see_once_for_each_atte
     assert (first, about) == (Reason.UNIT_EXPIRED, "orders.place")
     assert (second, why) == (Reason.UNIT_REJECTED, "orders.place/no_bed")
     assert first_id != second_id
-    for quiet in ([order_queued], [order_queued, applied], [order_queued, cancelled], [order_queued, expired, retried]):
+    for quiet in ([order_queued], [order_queued, applied], [order_queued, cancelled], [order_queued, cancelled, late]):
         assert told(*quiet) == []
-    assert told(order_queued, expired, rejected.model_copy(update={"late": True})) == []
+
+
+def test_what_is_told_after_an_expiry_changes_the_operators_notice_or_ends_it() -> None:
+    def last(*events: AnyEvent) -> tuple[Reason, str, UUID, str | None]:
+        history = given(clinic, order_queued, *events).history
+        (one,) = notices(events[-1], history.state(MAILBOX, unit_command_stream(ORDER)))
+        return one.reason, one.about, one.id, one.resolution
+
+    *_, first, _ = last(expired)
+    doubtful = in_doubt.model_copy(update={"late": True})
+    assert last(expired, doubtful) == (Reason.UNIT_REJECTED, "orders.place/outcome_unknown", first, None)
+    assert last(expired, applied_late) == (Reason.UNIT_SETTLED, "orders.place", first, "applied late")
+    assert last(expired, retried) == (Reason.UNIT_SETTLED, "orders.place", first, "tried again")
+    assert last(expired, retried, expired)[2] != first
 
 
 def test_the_notice_is_the_command_that_tries_again() -> None:

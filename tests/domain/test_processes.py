@@ -8,6 +8,7 @@ import pytest
 
 from command_handlers.domain.decider import Timer
 from command_handlers.domain.processes import prefetch, reactions, timers
+from command_handlers.domain.unit_command import attempt_key
 from contracts.catalogue import AnyCommand
 from contracts.encounter import (
     CancelVisit,
@@ -154,7 +155,7 @@ def test_from_most_events_nothing_follows() -> None:
 
 
 def test_a_unit_command_expires_at_its_deadline() -> None:
-    assert timers(order_queued) == [Timer(moment(60), ExpireUnitCommand(unit_command_id=ORDER))]
+    assert timers(order_queued) == [Timer(moment(60), ExpireUnitCommand(unit_command_id=ORDER), attempt_key(ORDER, 1))]
     assert timers(anaba_arrived) == []
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from command_handlers.domain.unit_credential import MOST_KEYS, REMEMBERED_CODES
 from contracts.catalogue import AnyCommand
+from contracts.model import Refusal
 from contracts.unit import UnitIsRetired, UnitRetired
 from contracts.unit_credential import (
     EnrolmentCodeExpired,
@@ -168,3 +172,38 @@ def test_revoking_all_again_shuts_out_what_was_issued_since() -> None:
 def test_a_retired_unit_has_no_credentials_any_more(command: AnyCommand) -> None:
     retired = UnitRetired(unit_id=UNIT_ID, reason="closed")
     given(clinic, issued, enrolled, retired).when(command).then_refused(UnitIsRetired)
+
+
+hashes = st.sampled_from([f"{number:064x}" for number in range(3)])
+key_ids = st.sampled_from([f"{number:032x}" for number in range(4)])
+anything = st.lists(
+    st.one_of(
+        st.builds(lambda code: IssueEnrolmentCode(code_hash=code, expires_at=TOMORROW), hashes),
+        st.builds(lambda code, key: EnrolUnit(code_hash=code, key_id=key, public_key=PUBLIC), hashes, key_ids),
+        st.builds(
+            lambda old, new: RotateUnitKey(replaces=old, key_id=new, public_key=PUBLIC, grace_seconds=60),
+            key_ids,
+            key_ids,
+        ),
+        st.builds(lambda key: RevokeUnitCredential(key_id=key), st.none() | key_ids),
+    ),
+    max_size=40,
+)
+
+
+@hypothesis.given(anything)
+def test_whatever_is_asked_a_code_is_used_once_and_what_was_revoked_stays_so(commands: list[AnyCommand]) -> None:
+    history = given(clinic).history
+    void: set[str] = set()
+    for minute, command in enumerate(commands):
+        history.at = MORNING + timedelta(minutes=minute)
+        with suppress(Refusal):
+            history.carry_out(command)
+        keys = history.unit.credentials.keys
+        void |= {key_id for key_id, known in keys.items() if known.is_revoked}
+        assert not any(keys[key_id].is_good(history.at) for key_id in void), "never good again"
+    enrolled_with = [event.code_hash for event in history.events if isinstance(event, UnitEnrolled)]
+    registered = [event.key_id for event in history.events if isinstance(event, UnitEnrolled | UnitKeyRotated)]
+    issued_codes = [event.code_hash for event in history.events if isinstance(event, EnrolmentCodeIssued)]
+    assert all(enrolled_with.count(code) <= issued_codes.count(code) for code in enrolled_with)
+    assert set(registered) == set(history.unit.credentials.keys)

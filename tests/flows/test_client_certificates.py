@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,7 @@ from tests.kit.certificates import Authority
 from tests.kit.processes import ROOT, Installation, installation
 from tests.kit.proxies import NotObtainable, obtained, running
 from tests.kit.waiting import eventually
+from tests.unit_agent.conftest import Agent
 from unit_agent.credential import CredentialUnusable, KeyCredential
 from unit_agent.enrolment import EnrolmentRefused, enrol, rotate
 
@@ -166,3 +170,43 @@ async def test_a_unit_needs_its_own_certificate_besides_its_own_key(front: Front
     async with httpx.AsyncClient(verify=north, trust_env=False) as client:
         for path in ("/api/patients", "/ops/units", "/portal", "/api/units/north/enrolment-codes"):
             assert (await client.get(front.url + path)).status_code == 404, "operators and portals come in elsewhere"
+
+
+async def test_an_agent_with_a_certificate_enrols_and_links_through_the_proxy(front: Front, tmp_path: Path) -> None:
+    """As its users start it."""
+    folder, certificates = tmp_path / "agent-north", front.units.folder
+    settings = tmp_path / "agent.toml"
+    settings.write_text(
+        f'gateway = "{front.url}"\nunit = "north"\ndata = "{folder}"\nhttp_port = 0\n[tls]\n'
+        f'certificate = "{certificates}/north.pem"\nkey = "{certificates}/north.key"\n'
+        f'authorities = "{front.units.file}"\n'
+    )
+    command = [sys.executable, "-m", "unit_agent"]
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [*command, "enrol", "--config", str(settings), await front.code("north")],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    doctor = await asyncio.to_thread(
+        subprocess.run,
+        [*command, "doctor", "--config", str(settings), "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    states = {one["id"]: one["state"] for one in json.loads(doctor.stdout)}
+    reached = {"gateway.http", "bridge.http", "credential.key", "clock.skew"}
+    assert {name: states[name] for name in reached} == dict.fromkeys(reached, "ok"), doctor.stdout
+    agent = Agent(folder, [*command, "run", "--config", str(settings)])
+    try:
+        await agent.start()
+        await eventually(agent.is_live, what="the agent is linked through the proxy")
+    finally:
+        if agent.process is not None:
+            agent.end()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+
+import httpx
 
 from contracts.identity import Role
 from tests.flows.test_portals import House, house
@@ -104,6 +107,27 @@ async def test_a_bridge_that_leaves_names_when_to_come_back_and_another_resumes_
         await house.checked_in("moving")
         await doctor.event("queue-updated", counts={**_NOBODY, "waiting": 3})
         assert [event["data"]["counts"]["waiting"] for event in doctor.events] == [1, 2, 3]
+
+
+async def test_a_gateway_that_leaves_ends_its_streams_and_goes(house: House) -> None:
+    await house.unit("ending")
+    other = house.installed.start("gateway")
+    await other.ready()
+    headers = {"Authorization": f"Bearer {house.installed.token(Role.DOCTOR, 'ending')}"}
+    url = f"http://127.0.0.1:{other.environment['CARESPINE_HTTP_PORT']}"
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client, Stream(client) as stream:
+        await stream.event("welcome")
+        began = time.monotonic()
+        code = await asyncio.to_thread(other.stop)
+        assert (code, time.monotonic() - began < 9) == (0, True)  # ten seconds are what a stuck request is given
+        bye = await stream.event("bye")
+        assert (bye["code"], bye["mayReconnect"]) == (1001, True)
+        await house.checked_in("ending")
+        async with (
+            house.client(Role.DOCTOR, "ending") as elsewhere,
+            Stream(elsewhere, stream.last_event_id, topics="notifications") as resumed,
+        ):
+            await resumed.event("notification")
 
 
 async def test_the_projections_killed_between_commit_and_push_lose_no_event(house: House) -> None:

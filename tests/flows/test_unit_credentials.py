@@ -21,8 +21,10 @@ import pytest
 from contracts.envelope import Json
 from contracts.frames import CloseCode
 from contracts.identity import Role
+from infra.cli.exit_codes import ExitCode
 from infra.unit_keys import SigningKey
 from tests.flows.importing import CARESPINE
+from tests.kit.lines import Limits, Line
 from tests.kit.processes import ROOT, Installation, Started, installation
 from tests.kit.waiting import eventually
 from tests.unit_agent.conftest import Agent
@@ -40,6 +42,7 @@ class Centre:
     installed: Installation
     gateway_url: str
     bridge: Started
+    gateway: Started
     api: httpx.AsyncClient
     folder: Path
 
@@ -88,7 +91,7 @@ async def centre(postgres: str, rabbitmq: str, tmp_path: Path) -> AsyncIterator[
         url = f"http://127.0.0.1:{gateway.environment['CARESPINE_HTTP_PORT']}"
         headers = {"Authorization": f"Bearer {installed.token(Role.OPS)}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False) as api:
-            yield Centre(installed, url, bridge, api, tmp_path)
+            yield Centre(installed, url, bridge, gateway, api, tmp_path)
 
 
 async def unit_agent(*words: str) -> subprocess.CompletedProcess[str]:
@@ -122,6 +125,7 @@ async def link_of(agent: Agent) -> dict[str, Any]:  # Any: JSON
 async def test_an_agent_enrols_renews_over_and_over_is_shut_out_and_let_in_again(
     centre: Centre, tmp_path: Path
 ) -> None:
+    assert (await centre.operator("units", "enrol-code", "nowhere")).returncode == ExitCode.NOT_FOUND
     unit_id, folder = await centre.unit("north"), tmp_path / "agent-north"
     done = await enrol(centre, unit_id, folder)
     assert done.returncode == 0, done.stderr
@@ -131,10 +135,14 @@ async def test_an_agent_enrols_renews_over_and_over_is_shut_out_and_let_in_again
         await agent.start()
         await eventually(agent.is_live, what="the agent is linked with its own key")
 
-        async def renewed_often() -> bool:
-            return await centre.renewals() >= 4
+        async def renewed(times: int) -> bool:
+            return await centre.renewals() >= times
 
-        await eventually(renewed_often, within=12 * TOKEN_SECONDS, what="four lifetimes of a token")
+        await eventually(lambda: renewed(2), within=6 * TOKEN_SECONDS, what="two lifetimes of a token")
+        centre.gateway.kill()
+        await eventually(lambda: renewed(5), within=9 * TOKEN_SECONDS, what="three more without a gateway")
+        centre.gateway.start()
+        await centre.gateway.ready()
         assert (await agent.status())["link"]["epoch"] == 1, "one session, never interrupted"
 
         [key] = (await centre.told("units", "keys", unit_id))["keys"]
@@ -161,6 +169,52 @@ async def test_an_agent_enrols_renews_over_and_over_is_shut_out_and_let_in_again
         said += one.log_text()
     for secret in ("eyJ", "PRIVATE KEY", (folder / "unit-key.pem").read_text().splitlines()[1]):
         assert secret not in said
+
+
+async def test_a_token_that_runs_out_in_the_middle_of_a_frame_is_renewed_when_the_line_goes_on(
+    centre: Centre, tmp_path: Path
+) -> None:
+    unit_id, folder, patients = await centre.unit("east"), tmp_path / "agent-east", 30
+    assert (await enrol(centre, unit_id, folder)).returncode == 0
+    async with Line(url_of(centre.bridge)) as line:
+        command = [sys.executable, "-m", "unit_agent", "--url", line.url, "--unit", unit_id]
+        agent = Agent(folder, [*command, "--data", str(folder), "--http-port", "0"])
+        try:
+            await agent.start()
+            await eventually(agent.is_live, what="the agent is linked")
+            line.limits = lambda: Limits(up=2500, hold=True)
+            line.cut()
+            begun = time.monotonic()
+            made = [await agent.ask("POST", "/commands", registration(number)) for number in range(patients)]
+            assert {answer.status_code for answer in made} == {202}
+            await eventually(lambda: line.held, what="a frame stands half on the wire")
+            await eventually(lambda: time.monotonic() > begun + 2 * TOKEN_SECONDS, what="every token has run out")
+            line.limits = Limits
+            line.release()
+
+            async def all_settled() -> bool:
+                found = [await agent.ask("GET", f"/commands/{answer.json()['commandId']}") for answer in made]
+                return all((one.json().get("outcome") or {}).get("status") == "accepted" for one in found)
+
+            await eventually(all_settled, within=60, what="every command was handled")
+            assert (await link_of(agent))["epoch"] == 2, "the held session went on"
+        finally:
+            if agent.process is not None:
+                agent.end()
+    headers = {"Authorization": f"Bearer {centre.installed.token(Role.STAFF, unit_id)}"}
+    answer = await centre.api.get("/api/patients", params={"total": "true", "limit": "200"}, headers=headers)
+    assert answer.json()["total"] == patients, "none lost, none doubled"
+
+
+def registration(number: int) -> Json:
+    """A patient who is registered at the site."""
+    person = {
+        "medicalRecordNumber": f"MRN-{number}",
+        "firstName": "Ottoline",
+        "lastName": "Quillfeather",
+        "dateOfBirth": "1984-02-29",
+    }
+    return {"type": "patient.RegisterPatient", "payload": person}
 
 
 async def test_a_revocation_shuts_connected_units_out_within_a_second_of_its_answer(centre: Centre) -> None:

@@ -115,6 +115,7 @@ async def test_a_bug_is_a_problem_and_a_log_line_that_quotes_nothing() -> None:
             version="0",
             health=[],
             streams=broken,
+            access=broken,
         )
     )
     headers = {"Authorization": f"Bearer {mint(private, role=Role.STAFF, unit='clinic-1')}"}

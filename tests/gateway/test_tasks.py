@@ -11,6 +11,7 @@ from contracts.identity import Actor, Role
 from contracts.queue import CallNext
 from tests.gateway.conftest import Clinic, JsonObject, problem
 from tests.kit.commands import Caller, new_id
+from tests.kit.waiting import eventually
 
 
 async def given(clinic: Clinic, **changes: object) -> tuple[str, str]:
@@ -123,8 +124,12 @@ async def test_a_unit_s_refused_command_is_found_as_a_conflict(clinic: Clinic) -
             issued_at=datetime.now(UTC),
         )
     assert (outcome.status, outcome.code) == (Status.REFUSED, "entry_not_waiting")
-    position = f"{outcome.partition}:{outcome.position}"
-    [task] = (await seen(clinic, "/api/tasks", position, kind="conflict", open="true"))["items"]
+
+    async def conflicts() -> list[JsonObject]:
+        found: list[JsonObject] = (await clinic.api.get("/api/tasks?kind=conflict&open=true")).json()["items"]
+        return found
+
+    [task] = await eventually(conflicts, what="the task is seen")
     assert (task["status"], task["patientId"], task["title"]) == ("requested", here["patientId"], None)
     assert (task["cause"]["commandId"], task["cause"]["code"]) == (str(outcome.command_id), "entry_not_waiting")
     assert task["cause"]["commandType"] == "queue.CallNext"

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import httpx
 import jwt
+import psycopg
 import pytest
+from psycopg import sql
 
 from contracts.identity import Role
 from infra.tokens import mint
@@ -295,14 +297,22 @@ async def test_a_unit_that_left_the_network_gets_no_token(clinic: Clinic, machin
     problem(await machine.token(), 401, "unit_retired")
 
 
-async def test_no_code_key_or_assertion_is_ever_logged(clinic: Clinic, machine: Machine, network: Network) -> None:
+async def test_no_code_token_or_private_key_is_ever_logged_or_kept(
+    clinic: Clinic, machine: Machine, network: Network
+) -> None:
     code = await new_code(clinic)
     await machine.enrol(code)
     assertion = machine.key.assertion(clinic.unit_id, time.time())
     token = (await machine.show(assertion)).json()["token"]
     await machine.show(assertion)
     said = "".join(one.log_text() for one in network.installed.started.values())
-    for secret in (code, code.replace("-", ""), assertion, token, machine.key.public.text):
+    async with await psycopg.AsyncConnection.connect(network.installed.postgres_url) as database:
+        cursor = await database.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        for (table,) in await cursor.fetchall():
+            rows = await database.execute(sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(table)))
+            said += "".join(row for (row,) in await rows.fetchall())
+    assert machine.key.public.text in said, "what is public is kept"
+    for secret in (code, code.replace("-", ""), assertion, token, machine.key.pem().splitlines()[1]):
         assert secret not in said
     forged = mint(machine.key.pem(), role=Role.UNIT, unit=clinic.unit_id)
     problem(await machine.api.get("/api/units", headers={"Authorization": f"Bearer {forged}"}), 401, "token_invalid")

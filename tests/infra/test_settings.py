@@ -97,3 +97,30 @@ def test_settings_do_not_change() -> None:
     settings = Settings.from_environment(URLS)
     with pytest.raises(ValueError, match="frozen"):
         settings.work.partitions = 8  # type: ignore[misc]
+
+
+def test_a_bridge_lets_its_units_go_before_its_process_has_to_end() -> None:
+    assert Settings.from_environment(URLS).links.drain_seconds == 10
+    with pytest.raises(SettingsError, match="from 0 to 18"):
+        Settings.from_environment({**URLS, "CARESPINE_DRAIN_SECONDS": "19"})
+
+
+def test_how_units_are_let_in_is_read_and_checked() -> None:
+    quiet = Settings.from_environment(URLS).units
+    assert (quiet.token_seconds, quiet.urls, quiet.certificate_header) == (600, (), None)
+    told = URLS | {
+        "CARESPINE_UNIT_TOKEN_SECONDS": "60",
+        "CARESPINE_UNIT_URLS": "wss://a.example.org/unit, wss://b.example.org/unit",
+        "CARESPINE_CLIENT_CERTIFICATE_HEADER": "X-Carespine-Certificate-Unit",
+    }
+    units = Settings.from_environment(told).units
+    assert units.urls == ("wss://a.example.org/unit", "wss://b.example.org/unit")
+    assert (units.token_seconds, units.certificate_header) == (60, "X-Carespine-Certificate-Unit")
+    for name, wrong in (
+        ("UNIT_TOKEN_SECONDS", "86400"),
+        ("UNIT_URLS", "https://a.example.org"),
+        ("CLIENT_CERTIFICATE_HEADER", "X Header: no"),
+    ):
+        with pytest.raises(SettingsError) as refused:
+            Settings.from_environment(URLS | {f"CARESPINE_{name}": wrong})
+        assert set(refused.value.problems) == {name}

@@ -60,6 +60,7 @@ class Line:
         self._parts = urlsplit(url)
         self._host, self._port = self._parts.hostname or "127.0.0.1", self._parts.port or 0
         self._pairs: set[_Pair] = set()
+        self._forwarding: set[asyncio.Task[None]] = set()
         self._plugged = True
         self._silent = False
         self.limits: Callable[[], Limits] = unlimited
@@ -81,10 +82,8 @@ class Line:
     ) -> None:
         self.pull()
         self._server.close()
-        # A connection that is being made now ends at once; none is waited for longer than that takes.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5):
-                await self._server.wait_closed()
+        if self._forwarding:  # they end by themselves, now that both sides of each are cut
+            await asyncio.wait(self._forwarding, timeout=5)
 
     def reroute(self, url: str) -> None:
         """New connections lead to another server."""
@@ -140,6 +139,9 @@ class Line:
         pair = _Pair((writer, to_server), self._silent)
         limits = self.limits()
         self._pairs.add(pair)
+        if task := asyncio.current_task():
+            self._forwarding.add(task)
+            task.add_done_callback(self._forwarding.discard)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._forward(pair, reader, to_server, limits.up, hold=limits.hold))

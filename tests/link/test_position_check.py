@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
-from websockets.asyncio.server import ServerConnection
 
 from contracts.frames import Check, Facts, Hello, Welcome
 from contracts.identity import Role
@@ -22,6 +21,7 @@ from tests.projections.readside import ReadSide, read_side
 from tests.ws_bridge.facts import NOON, fact
 from unit_agent.link import Link as AgentLink
 from unit_agent.link import LinkBroken
+from ws_bridge.admission import Visitor
 from ws_bridge.link import Link
 from ws_bridge.links import Links
 from ws_bridge.position_check import PositionCheck
@@ -45,7 +45,7 @@ class Overheard(Link):
                 "exp": now + 60,
             }
         )
-        super().__init__(cast(ServerConnection, None), claims, Metrics(), time.monotonic)
+        super().__init__(cast(Visitor, None), claims, Metrics(), time.monotonic)
         self.said: list[bytes] = []
         self.session.hello(Hello(unit_id=unit_id, position=position, agent_version="1").to_json().decode())
         self.open(epoch=1, partition=partition_of(unit_id, PARTITIONS), head=head, speaks_until=time.monotonic() + 600)

@@ -63,12 +63,20 @@ async def test_only_the_projections_write(side: ReadSide, both: Sequence[str]) -
                 await connection.execute(f"DELETE FROM {table}".encode())  # noqa: S608 - ours
 
 
-async def test_the_bridge_sees_units_and_no_patients(side: ReadSide, both: Sequence[str]) -> None:
+async def test_the_bridge_sees_units_and_patients_of_the_one_unit_it_has_named(
+    side: ReadSide, both: Sequence[str]
+) -> None:
     async with pool(side.url, role="bridge") as bridge, connected(bridge) as connection:
         cursor = await connection.execute("SELECT unit_id FROM read_units ORDER BY unit_id")
         assert await cursor.fetchall() == [(NORTH,), (SOUTH,)]
+        cursor = await connection.execute("SELECT unit_id FROM read_patients")
+        assert await cursor.fetchall() == []
+        async with connection.transaction():
+            await connection.execute("SELECT set_config('carespine.unit', %s, true)", (NORTH,))
+            cursor = await connection.execute("SELECT DISTINCT unit_id FROM read_patients")
+            assert await cursor.fetchall() == [(NORTH,)]
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            await connection.execute("SELECT 1 FROM read_patients")
+            await connection.execute("DELETE FROM read_patients")
 
 
 async def test_the_code_knows_the_tables_that_the_migration_makes(side: ReadSide) -> None:

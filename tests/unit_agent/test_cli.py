@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -103,6 +105,17 @@ async def test_usage_is_exit_code_2_and_says_what_to_give(tmp_path: Path) -> Non
     ):
         code, _, trouble = await run(*arguments, XDG_STATE_HOME=str(tmp_path))
         assert (code, said in trouble) == (2, True), trouble
+
+
+async def test_an_agent_that_cannot_have_its_port_or_folder_says_so_and_ends(store: Path, tmp_path: Path) -> None:
+    arguments = ["--url", "ws://127.0.0.1:1/unit", "--credential", token(), "--data", str(store)]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (tmp_path / "agent.toml").write_text(f"[hl7.listen]\nport = {taken.getsockname()[1]}\n")
+        code, _, trouble = await run(*arguments, "--config", str(tmp_path / "agent.toml"))
+    assert (code, "in use" in trouble, "Traceback" in trouble) == (1, True, False), trouble
+    with Store(store, UNIT):
+        code, _, trouble = await run(*arguments)
+    assert (code, "another agent uses" in trouble) == (1, True), trouble
 
 
 async def test_status_of_an_agent_that_does_not_run_is_read_from_its_store(store: Path, tmp_path: Path) -> None:
@@ -251,6 +264,32 @@ async def test_secrets_are_not_shown(tmp_path: Path) -> None:
     assert (code, secret in told, "(not shown)" in told) == (0, False, True)
 
 
+async def test_an_agent_with_everything_stays_small(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text(
+        f"""
+        url = "ws://127.0.0.1:1/unit"
+        credential = "{token()}"
+        data = "{store}"
+        http_port = 0
+        [programs."orders.place"]
+        run = ["/bin/true"]
+        [hl7.listen]
+        port = 0
+        [hl7.send]
+        port = 1
+        """
+    )
+    with subprocess.Popen(  # noqa: ASYNC220 - starting it is quick
+        [sys.executable, "-m", "unit_agent", "--config", str(tmp_path / "agent.toml")],
+        cwd=ROOT, stdout=subprocess.DEVNULL,
+    ) as agent:  # fmt: skip
+        await eventually((store / "local-api.json").exists, within=30, what="the local API")
+        size = psutil.Process(agent.pid).memory_info().rss
+        agent.terminate()
+        assert agent.wait(20) == 0
+    assert size < 60 * 1024 * 1024
+
+
 async def test_a_whole_agent_is_well_takes_hl7_and_says_so(
     bridge: Started, centre: Centre, agent_at: NewAgent, rabbitmq: str, tmp_path: Path
 ) -> None:
@@ -278,5 +317,8 @@ async def test_a_whole_agent_is_well_takes_hl7_and_says_so(
     found = await findings(*arguments, "--url", url_of(bridge), "--credential", credential)
     assert {name for name, one in found.items() if one["state"] == "failed"} == set()
     assert (found["bridge.http"]["state"], found["hl7.listen"]["state"]) == ("ok", "ok")
+    assert found["credential.admitted"]["state"] == "ok"
+    forged = await findings(*arguments, "--url", url_of(bridge), "--credential", token())
+    assert forged["credential.admitted"]["seen"] == "the centre says token_invalid"
     assert 'agent_hl7_received_total{result="taken"} 1.0' in (await agent.ask("GET", "/metrics")).text
     assert "Nyberg" not in (tmp_path / "log" / "agent.log").read_text()

@@ -246,6 +246,25 @@ async def test_a_letter_survives_handlers_that_die_before_the_broker_has_it(netw
     assert (after["status"], after["attempts"]) == ("discarded", 1)
 
 
+async def test_a_letter_is_closed_when_somebody_else_has_it_tried_again(network: Network) -> None:
+    command_id = await network.queue(seconds=1)
+    letter = await network.letter("unit_expired")
+    await network.agent.start()
+    answer = await network.api.post(f"/api/units/{UNIT}/commands/{command_id}/retry")
+    assert answer.status_code == 200, answer.text
+    await network.ends(command_id, "applied", attempt=2)
+
+    async def closed() -> Json | None:
+        path = f"/ops/dead-letters/{letter['letterId']}"
+        found: Json = (await network.api.get(path, headers=network.ops)).json()
+        return found if found["status"] != "open" else None
+
+    found = await eventually(closed, what="the letter is closed")
+    assert found is not None
+    assert (found["status"], found["resolution"], found["reason"]) == ("replayed", "tried again", "unit_expired")
+    assert network.site.done == [command_id]
+
+
 async def settled(network: Network, run_id: str) -> list[str]:
     """What became of each letter of a replay, once it is over."""
 

@@ -74,7 +74,12 @@ def state(store: Store, command_id: UUID) -> tuple[str, str | None]:
 
 async def ends(store: Store, command_id: UUID, *expected: str | None) -> Json:
     """Wait until the command has ended like this; its report, {} when there is none."""
-    await eventually(lambda: state(store, command_id) == expected, within=15, what=f"{expected}")
+
+    async def has_ended() -> bool:
+        # In its turn, not in the middle of the transaction that ends it.
+        return await store.run(state, store, command_id) == expected
+
+    await eventually(has_ended, within=30, what=f"{expected}")
     report_id = keyed_command_id("agent", UNIT, f"report:{command_id}")
     reports = [one for one in outbox.waiting(store.db, after=0, limit=100) if one.command_id == report_id]
     return reports[0].payload if reports else {}

@@ -12,10 +12,9 @@ import pytest
 
 from contracts.encounter import ClinicianNotified, EncounterClass, PatientArrived, PatientDischarged
 from contracts.envelope import Json, Outcome, Status
-from contracts.ids import EncounterId, PatientId, QueueEntryId, TaskId
+from contracts.ids import EncounterId, PatientId, QueueEntryId
 from contracts.patient import PatientRegistered
 from contracts.queue import PatientCalled, PatientEnqueued, PatientLeft, PriorityCode
-from contracts.task import TaskCreated, TaskStatus
 from tests.kit.commands import new_id
 from tests.unit_agent.told import NOON, UNIT, frame, told
 from unit_agent import conflicts, local_views, outbox, site_queues
@@ -197,11 +196,8 @@ def test_a_dead_letter_that_operators_bring_to_its_end_is_no_open_conflict_any_m
     entry_id, visit = arrived.ids["queueEntryId"], arrived.ids["encounterId"]
     site.settle(arrived, Status.FAILED, "poison")
     assert conflicts.counts(site.store.db) == {"open": 1, "total": 1}
-    task = TaskCreated(task_id=TaskId(new_id()), unit_id=UNIT, kind="conflict", status=TaskStatus.REQUESTED)
-    site.store.take([frame(told(1, task, command_id=arrived.command_id))], head=0, now=NOON)
-    assert conflicts.counts(site.store.db) == {"open": 1, "total": 1}, "refused after all"
-    fact = told(2, enqueued(entry_id, patient_id, visit, 1), command_id=arrived.command_id)
-    site.store.take([frame(fact, after=1)], head=0, now=NOON)
+    fact = told(1, enqueued(entry_id, patient_id, visit, 1), command_id=arrived.command_id)
+    site.store.take([frame(fact)], head=0, now=NOON)
     assert conflicts.counts(site.store.db) == {"open": 0, "total": 1}
     assert site.line() == [(entry_id, "waiting", False)]
 

@@ -177,9 +177,9 @@ async def test_a_day_at_a_cut_off_desk_goes_up_and_the_centre_has_the_last_word(
 
         await eventually(has_conflict, within=20, what="the call that came too late is a conflict")
     with psycopg.connect(postgres) as database:
-        tasks = database.execute("SELECT payload, command_id FROM events WHERE type = 'task.TaskCreated'").fetchall()
-    [(task, command_id)] = tasks
-    assert (task["kind"], str(command_id)) == ("conflict", taken_twice["commandId"])
+        tasks = database.execute("SELECT payload, causation_id FROM events WHERE type = 'task.TaskCreated'").fetchall()
+    [(task, causation_id)] = tasks
+    assert (task["kind"], str(causation_id)) == ("conflict", taken_twice["commandId"])
     assert (task["patientId"], task["cause"]["code"]) == (waits["patientId"], "entry_not_waiting")
     listed = (await agent.ask("GET", "/conflicts?open=true")).json()
     [one] = listed["items"]

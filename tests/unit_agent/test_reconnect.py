@@ -34,6 +34,11 @@ def test_what_the_centre_says_goes_first() -> None:
     assert reconnecting.after(Ended("http_503", http_status=503, retry_after=2)).seconds == pytest.approx(3.2)
 
 
+def test_one_that_was_turned_away_for_another_agent_says_so_while_it_waits() -> None:
+    pause = Reconnecting(UNLUCKY).after(Ended("closed_4410", close_code=CloseCode.CONTESTED, retry_after=60))
+    assert (pause.seconds >= 60, pause.remedy) == (True, CLOSINGS[CloseCode.CONTESTED].remedy)
+
+
 @pytest.mark.parametrize("code", list(CloseCode))
 def test_where_coming_back_cannot_help_it_is_rare_and_loud(code: CloseCode) -> None:
     pause = Reconnecting(UNLUCKY).after(Ended(f"closed_{code}", close_code=code))

@@ -14,6 +14,7 @@ from websockets.typing import Subprotocol
 from contracts.envelope import Fact
 from contracts.frames import DOWN, SUBPROTOCOL, Ack, AnyDown, Bye, Facts, Hello, Welcome
 from contracts.model import Model
+from tests.link.frames_as_documented import fits
 
 Frame = TypeVar("Frame", bound=Model)
 
@@ -27,9 +28,13 @@ class RawUnit:
         self.epoch = 0
         self.position = 0
         self.facts: list[Fact] = []
+        self.compares = True
+        """Every frame is compared with the document; a benchmark has no time for that."""
 
     async def say(self, frame: Model | str | bytes) -> None:
         """Send a frame, or anything else."""
+        if self.compares and isinstance(frame, Model):
+            fits(frame.to_json(), up=True)
         await self.socket.send(frame.to_json().decode() if isinstance(frame, Model) else frame)
 
     async def hello(self, position: int = 0, *, window: int = 2000) -> Welcome:
@@ -50,7 +55,10 @@ class RawUnit:
 
     async def next(self) -> AnyDown:
         """The next frame, whatever it is."""
-        frame = DOWN.validate_json(await self.socket.recv())
+        data = await self.socket.recv()
+        if self.compares:
+            fits(data, up=False)
+        frame = DOWN.validate_json(data)
         if isinstance(frame, Facts):
             assert frame.after == self.position, "the feed has a gap or a double"
             self.position = frame.through

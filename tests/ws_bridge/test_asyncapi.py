@@ -5,51 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import jsonschema
 import pytest
 
 from contracts import frames
 from contracts.catalogue import COMMANDS
-from contracts.envelope import Outcome, Status
 from contracts.identity import Role
 from contracts.model import Model
-from tests.ws_bridge.facts import NOON, fact
+from tests.contracts.golden import golden
 from ws_bridge.asyncapi import document, main
+from ws_bridge.frame_examples import EXAMPLES
 
 DOCS = Path(__file__).parents[2] / "docs" / "protocol"
-ID = UUID("01996a2e-3c40-7a51-8b1e-5d2f7c9e0a11")
-
-SAID: list[Model] = [
-    frames.Hello(unit_id="north", position=0, agent_version="1"),
-    frames.Ack(epoch=1, position=5),
-    frames.Submit(epoch=1, command_id=ID, command="queue.CallNext", payload={"department": "intake"}, issued_at=NOON),
-    frames.Answer(epoch=1, call_id=ID, ok=True, body={"a": 1}),
-    frames.Ask(epoch=1, command_ids=[ID]),
-    frames.Renew(epoch=1, assertion="a.b.c"),
-    frames.Ping(),
-    frames.Pong(),
-    frames.Welcome(epoch=1, head=7, heartbeat_seconds=20, max_frame_bytes=1, server_time=datetime.now(UTC)),
-    frames.Facts(epoch=1, after=0, through=2, facts=[fact(1), fact(2)]),
-    frames.Snapshot(
-        epoch=1, position=9, part=0, last=True, records=[frames.SnapshotRecord(kind="patient", body={"a": 1})]
-    ),
-    frames.Check(epoch=1, position=9),
-    frames.Renewed(epoch=1, expires_at=NOON, token="a.b.c"),
-    frames.Accepted(epoch=1, command_id=ID),
-    frames.Refused(epoch=1, command_id=ID, code="not_allowed", detail="No."),
-    frames.Retry(epoch=1, command_id=ID, after_seconds=2),
-    frames.Outcomes(
-        epoch=1,
-        outcomes=[Outcome(command_id=ID, type="queue.CallNext", unit_id="north", status=Status.ACCEPTED, partition=1)],
-    ),
-    frames.Call(epoch=1, call_id=ID, name="ping", deadline=NOON),
-    frames.Bye(code=1001, reason="leaving", retry_after_seconds=2),
-]
+SAID: list[Model] = list(EXAMPLES.values())
 
 
 def validator(schema: str) -> jsonschema.protocols.Validator:
@@ -105,6 +76,19 @@ def test_every_frame_stands_in_the_document_and_belongs_to_an_operation() -> Non
     assert messages == {frame.type for frame in SAID}  # type: ignore[attr-defined]  # frames have a type
     used = {reference.rpartition("/")[2] for reference in references(whole["operations"]) if "messages" in reference}
     assert used == messages
+
+
+def test_every_message_has_an_example_that_fits() -> None:
+    for message in document()["components"]["messages"].values():
+        schema = message["payload"]["$ref"].rpartition("/")[2]
+        for example in message["examples"]:
+            validator(schema).validate(example["payload"])
+
+
+@pytest.mark.parametrize("frame", SAID, ids=lambda frame: frame.type)
+def test_a_frame_with_every_field_filled_fits_its_schema(frame: Model) -> None:
+    name = type(frame).__name__
+    validator(name).validate({"type": frame.type, **golden(f"frames.{name}", 1)})  # type: ignore[attr-defined]  # frames have a type
 
 
 def test_every_reference_leads_somewhere() -> None:

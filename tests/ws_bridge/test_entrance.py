@@ -8,14 +8,18 @@ from time import monotonic
 
 import httpx
 import pytest
+from psutil import Process
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from contracts.frames import CloseCode, Ping
+from contracts.frames import CloseCode, Ping, Submit
+from tests.kit.commands import new_id
 from tests.kit.processes import Started
 from tests.kit.waiting import eventually
 from tests.ws_bridge.centre import Centre, patient
 from tests.ws_bridge.conftest import Bridges, url_of
+from tests.ws_bridge.facts import NOON
 from tests.ws_bridge.raw_unit import RawUnit, linked
+from ws_bridge.catch_up import READERS
 
 UNIT = "north"
 
@@ -23,6 +27,16 @@ UNIT = "north"
 async def metrics_of(bridge: Started) -> str:
     async with httpx.AsyncClient(trust_env=False) as client:
         return (await client.get(bridge.health_url + "/metrics")).text
+
+
+async def registered(centre: Centre, units: list[str]) -> None:
+    """Many units at once, without a history."""
+    await centre.database.execute(
+        "INSERT INTO read_units (unit_id, partition, name, name_key, kind, settings, zone, ageing_minutes, status, "
+        "version, registered_at, updated_at) SELECT unit_id, 0, 'A', 'a', 'prov', '{}', 'UTC', 30, 'active', 1, now(), "
+        "now() FROM unnest(%s::text[]) AS u (unit_id)",
+        (units,),
+    )
 
 
 async def knocks(stack: AsyncExitStack, url: str, unit_id: str, token: str) -> RawUnit | tuple[int, int]:
@@ -87,18 +101,68 @@ async def test_a_unit_that_pours_out_frames_is_held_back_and_then_cut(bridges: B
     assert f'carespine_unit_closes_total{{code="{CloseCode.TRY_LATER:d}"}} 1.0' in metrics
 
 
+async def test_what_a_flood_costs_the_bridge_is_bounded_however_much_is_sent(
+    bridge: Started, bridges: Bridges, centre: Centre
+) -> None:
+    await centre.unit(UNIT)
+    used = Process(bridge.pid).cpu_times
+    async with linked(url_of(bridge), UNIT, bridges.token(UNIT)) as unit:
+        epoch = (await unit.hello()).epoch
+        submit = Submit(epoch=epoch, command_id=new_id(), command="unheard.Of", payload={}, issued_at=NOON)
+
+        async def pours() -> None:
+            while True:
+                await unit.say(submit)
+
+        async def pours_and_reads() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(pours())
+                tasks.create_task(unit.closed(within=60))
+
+        before = used()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pours_and_reads(), 8)
+        after = used()
+    assert after.user + after.system - before.user - before.system < 0.3 * 8, "a third of what one core can do"
+
+
+async def test_a_storm_of_hellos_needs_no_more_database_connections_than_a_quiet_day(
+    bridge: Started, bridges: Bridges, centre: Centre
+) -> None:
+    units = [f"unit-{number:03}" for number in range(400)]
+    await registered(centre, units)
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            cursor = await centre.database.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            most = max(most, int(str((await cursor.fetchone() or (0,))[0])))
+            await asyncio.sleep(0.02)
+
+    watching = asyncio.create_task(watch())
+    async with AsyncExitStack() as stack:
+
+        async def arrives(unit_id: str) -> int:
+            unit = await stack.enter_async_context(linked(url_of(bridge), unit_id, bridges.token(unit_id)))
+            return (await unit.hello()).epoch
+
+        for epoch in (1, 2):
+            assert set(await asyncio.gather(*map(arrives, units))) == {epoch}
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert 0 < most <= READERS + 3
+
+
 async def test_a_bridge_that_leaves_spreads_its_units_over_its_window_and_takes_no_new_ones(
     bridges: Bridges, centre: Centre
 ) -> None:
     bridge = await bridges.start(CARESPINE_DRAIN_SECONDS="3")
     other = await bridges.start()
     units = [f"unit-{number:03}" for number in range(900)]
-    await centre.database.execute(
-        "INSERT INTO read_units (unit_id, partition, name, name_key, kind, settings, zone, ageing_minutes, status, "
-        "version, registered_at, updated_at) SELECT unit_id, 0, 'A', 'a', 'prov', '{}', 'UTC', 30, 'active', 1, now(), "
-        "now() FROM unnest(%s::text[]) AS u (unit_id)",
-        (units,),
-    )
+    await registered(centre, units)
     async with AsyncExitStack() as stack:
 
         async def arrives(unit_id: str) -> RawUnit:

@@ -11,7 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.envelope import Fact
-from contracts.frames import MAX_FRAME_BYTES, Accepted, CloseCode, Facts, Hello, Retry, Submit, Welcome
+from contracts.frames import (
+    MAX_FRAME_BYTES,
+    Accepted,
+    Check,
+    CloseCode,
+    Facts,
+    Hello,
+    Retry,
+    Snapshot,
+    Submit,
+    Welcome,
+)
 from tests.ws_bridge.facts import NOON, fact
 from unit_agent.link import Link, LinkBroken
 from ws_bridge.session import LARGEST_WINDOW, Session, Violation
@@ -254,3 +265,63 @@ def test_the_agent_knows_how_far_its_clock_is_from_the_centre_s() -> None:
     welcome = Welcome(epoch=1, head=0, heartbeat_seconds=20, max_frame_bytes=1, server_time=NOON)
     link.hear(welcome.to_json(), NOON + timedelta(minutes=5))
     assert link.clock_skew == timedelta(minutes=-5)
+
+
+def test_nothing_of_the_log_comes_between_the_parts_of_a_snapshot() -> None:
+    session = Session(UNIT)
+    session.hello(Hello(unit_id=UNIT, position=2, agent_version="1", snapshot_beyond=10).to_json().decode())
+    session.open(epoch=7, head=40)
+    assert session.snapshot_due
+    session.snapshot_under_way()
+    assert session.feed.page() is None
+    assert session.tell(2, 40, [fact(40)]) == []
+    assert session.check() is None
+    session.feed.jump(39)
+    assert session.feed.page() is not None
+    [frame] = session.tell(2, 40, [fact(30), fact(40)])
+    assert (json.loads(frame)["after"], [one["position"] for one in json.loads(frame)["facts"]]) == (39, [40])
+    session.hear('{"type": "ack", "epoch": 7, "position": 39}')
+    assert session.feed.unacked == 1
+
+
+def test_an_agent_that_asks_for_no_snapshot_or_is_near_gets_the_events() -> None:
+    assert not opened(position=2, head=1_000_000).snapshot_due
+    session = Session(UNIT)
+    session.hello(Hello(unit_id=UNIT, position=2, agent_version="1", snapshot_beyond=10).to_json().decode())
+    session.open(epoch=7, head=12)
+    assert not session.snapshot_due
+    assert session.feed.page() == (2, 500)
+
+
+def snapshot(part: int, *, last: bool = False, position: int = 9, epoch: int = 3) -> bytes:
+    return Snapshot(epoch=epoch, position=position, part=part, last=last).to_json()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [snapshot(1)],
+        [snapshot(0), snapshot(2)],
+        [snapshot(0), snapshot(0)],
+        [snapshot(0), snapshot(1, position=10)],
+        [snapshot(0, position=1)],
+        [snapshot(0), Facts(epoch=3, after=2, through=5, facts=[fact(5)]).to_json()],
+        [snapshot(0), Check(epoch=3, position=2).to_json()],
+    ],
+    ids=["begins late", "leaves one out", "repeats one", "of another position", "of the past", "facts", "check"],
+)
+def test_the_agent_leaves_when_a_snapshot_is_not_whole(frames: list[bytes]) -> None:
+    link = Link(UNIT, 2, agent_version="1", snapshot_beyond=1)
+    welcome = Welcome(epoch=3, head=9, heartbeat_seconds=20, max_frame_bytes=1, server_time=NOON)
+    link.hear(welcome.to_json(), NOON)
+    for frame in frames[:-1]:
+        link.hear(frame, NOON)
+    with pytest.raises(LinkBroken):
+        link.hear(frames[-1], NOON)
+    assert link.received == 2
+
+
+def test_the_agent_takes_no_snapshot_it_did_not_ask_for() -> None:
+    line = Line([], Site(), epoch=3, window=10)
+    with pytest.raises(LinkBroken, match="snapshot_not_wanted"):
+        line.link.hear(snapshot(0, last=True), NOON)

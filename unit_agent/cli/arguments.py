@@ -20,7 +20,6 @@ from infra.telemetry import logs
 from unit_agent.cli.looking import NoStore, counts, reading
 from unit_agent.configuration import Configuration, ConfigurationError, Told, configured, told
 from unit_agent.credential import Credential, CredentialUnusable
-from unit_agent.keys import ENROLMENT
 
 _FLAGS: Final[dict[str, tuple[str, ...]]] = {
     "url": ("url",),
@@ -97,6 +96,8 @@ def unit_of(settings: Configuration) -> str:
 
 def _unit_in(folder: Path) -> str:
     """Whose folder this is: by its enrolment, or by its store. Raises Usage."""
+    from unit_agent.keys import ENROLMENT  # loads what only agents with a key of their own need
+
     with suppress(OSError, ValueError, KeyError):
         return str(json.loads((folder / ENROLMENT).read_text(encoding="utf-8"))["unit_id"])
     with suppress(NoStore, sqlite3.Error), reading(folder) as database:

@@ -9,6 +9,7 @@ from typing import Final
 from infra.cli.exit_codes import ExitCode
 from infra.findings import Finding
 from unit_agent.cli import arguments
+from unit_agent.cli.admission import of_admission
 from unit_agent.cli.arguments import Usage, fail, result, result_json
 from unit_agent.cli.examining import of_the_agent, of_the_store
 from unit_agent.cli.reaching import of_the_centre, of_the_connectors, of_the_credential
@@ -33,6 +34,7 @@ def main(given: Sequence[str]) -> int:
         *of_the_store(folder, unit_id, settings),
         *of_the_agent(folder, settings),
         *of_the_credential(folder, unit_id, settings),
+        *of_admission(folder, settings),
         *of_the_centre(folder, settings),
         *of_the_connectors(folder, settings),
     ]

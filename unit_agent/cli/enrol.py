@@ -10,7 +10,9 @@ from getpass import getpass
 from infra.cli.exit_codes import ExitCode
 from unit_agent.cli import arguments
 from unit_agent.cli.arguments import Usage, fail, result, result_json
+from unit_agent.credential import CredentialUnusable
 from unit_agent.enrolment import EnrolmentRefused, enrol
+from unit_agent.tls import client_context
 
 
 def main(given: Sequence[str]) -> int:
@@ -34,7 +36,10 @@ def main(given: Sequence[str]) -> int:
         fail("no code was given: the centre's operators make one with `carespine units enrol-code`", ExitCode.USAGE)
     folder = arguments.folder_of(settings, unit_id)
     try:
-        enrolled = asyncio.run(enrol(gateway_url=settings.gateway, unit_id=unit_id, code=code, folder=folder))
+        tls = client_context(settings.tls)
+        enrolled = asyncio.run(enrol(gateway_url=settings.gateway, unit_id=unit_id, code=code, folder=folder, tls=tls))
+    except CredentialUnusable as why:
+        fail(str(why), ExitCode.USAGE)
     except EnrolmentRefused as no:
         fail(f"not enrolled, {no.code}: {no.remedy}", exit_code(no))
     except OSError as why:

@@ -81,13 +81,12 @@ def is_running(folder: Path) -> bool:
     path = folder / "agent.lock"
     if not path.exists():
         return False
-    lock = sqlite3.connect(path, isolation_level=None, timeout=0)
+    lock = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=0)
     with closing(lock):
         try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            return True
-        lock.execute("ROLLBACK")
+            lock.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.OperationalError as why:
+            return why.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
         return False
 
 

@@ -26,6 +26,7 @@ from unit_agent.cli.looking import is_running, told_by_the_agent
 from unit_agent.configuration import Configuration
 from unit_agent.credential import Credential, CredentialUnusable
 from unit_agent.keys import KeyFileUnusable, KeyFolder
+from unit_agent.tls import client_context
 
 SECONDS: Final = 5.0
 CERTIFICATE_DAYS: Final = 14
@@ -86,6 +87,12 @@ def of_the_centre(folder: Path, settings: Configuration) -> list[Finding]:
     gateway = settings.gateway or _enrolled_gateway(folder)
     bridge = settings.url or (None if gateway is None else f"ws{gateway.removeprefix('http')}/unit")
     findings: list[Finding] = []
+    try:
+        tls = client_context(settings.tls)
+    except CredentialUnusable as why:
+        remedy = "correct [tls] in the configuration, or ask the centre for a certificate of this unit"
+        findings.append(Finding("credential.certificate", "failed", str(why), "a certificate and its key", remedy))
+        tls = None
     ahead: float | None = None
     for name, url, path, fits in (
         ("bridge", bridge, "", {400, 401, 403, 426, 503}),
@@ -102,7 +109,7 @@ def of_the_centre(folder: Path, settings: Configuration) -> list[Finding]:
                 )
             )
             continue
-        for step in _reached(name, "http" + url.removeprefix("ws") if url.startswith("ws") else url, path, fits):
+        for step in _reached(name, "http" + url.removeprefix("ws") if url.startswith("ws") else url, path, fits, tls):
             if isinstance(step, Finding):
                 findings.append(step)
             else:
@@ -122,7 +129,7 @@ def of_the_centre(folder: Path, settings: Configuration) -> list[Finding]:
     return findings
 
 
-def _reached(name: str, url: str, path: str, fits: set[int]) -> Iterator[Finding | _Answer]:
+def _reached(name: str, url: str, path: str, fits: set[int], tls: ssl.SSLContext | None) -> Iterator[Finding | _Answer]:
     """One step after the other; the first that fails is the last."""
     parts = urlsplit(url)
     host, secure = parts.hostname or "", parts.scheme == "https"
@@ -145,7 +152,7 @@ def _reached(name: str, url: str, path: str, fits: set[int]) -> Iterator[Finding
         with socket.create_connection((host, port), timeout=SECONDS) as plain:
             yield Finding(f"{name}.tcp", "ok", f"port {port} answers", "a port that answers", "")
             if secure:
-                yield _certificate(name, plain, host)
+                yield _certificate(name, plain, host, tls)
     except OSError as why:
         yield Finding(
             f"{name}.tcp",
@@ -156,7 +163,7 @@ def _reached(name: str, url: str, path: str, fits: set[int]) -> Iterator[Finding
         )
         return
     try:
-        trusted = ssl.create_default_context() if secure else True
+        trusted = (tls or ssl.create_default_context()) if secure else True
         with httpx.Client(timeout=SECONDS, trust_env=not is_loopback(url), verify=trusted) as client:
             answer = client.get(url + path)
     except httpx.HTTPError as why:
@@ -179,10 +186,10 @@ def _reached(name: str, url: str, path: str, fits: set[int]) -> Iterator[Finding
     yield _Answer(answer.status_code, _ahead(answer))
 
 
-def _certificate(name: str, plain: socket.socket, host: str) -> Finding:
+def _certificate(name: str, plain: socket.socket, host: str, tls: ssl.SSLContext | None) -> Finding:
     expected = f"a certificate this machine trusts, good for {CERTIFICATE_DAYS} days at least"
     try:
-        with ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secured:
+        with (tls or ssl.create_default_context()).wrap_socket(plain, server_hostname=host) as secured:
             ends = secured.getpeercert() or {}
     except (ssl.SSLError, OSError) as why:
         said = why.verify_message if isinstance(why, ssl.SSLCertVerificationError) else type(why).__name__
@@ -191,7 +198,7 @@ def _certificate(name: str, plain: socket.socket, host: str) -> Finding:
             "failed",
             said,
             expected,
-            "add the centre's authority to this machine (SSL_CERT_FILE), or ask for another one",
+            "name the centre's authority ([tls] authorities, or SSL_CERT_FILE), or ask for another certificate",
         )
     days = (ssl.cert_time_to_seconds(str(ends["notAfter"])) - time.time()) / A_DAY
     return Finding(

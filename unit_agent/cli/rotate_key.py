@@ -9,7 +9,9 @@ from infra.cli.exit_codes import ExitCode
 from unit_agent.cli import arguments
 from unit_agent.cli.arguments import Usage, fail, result, result_json
 from unit_agent.cli.enrol import exit_code
+from unit_agent.credential import CredentialUnusable
 from unit_agent.enrolment import EnrolmentRefused, rotate
+from unit_agent.tls import client_context
 
 
 def main(given: Sequence[str]) -> int:
@@ -25,7 +27,10 @@ def main(given: Sequence[str]) -> int:
     except Usage as why:
         fail(str(why), ExitCode.USAGE)
     try:
-        enrolled = asyncio.run(rotate(folder, gateway_url=settings.gateway, grace_seconds=told.grace_seconds))
+        tls = client_context(settings.tls)
+        enrolled = asyncio.run(rotate(folder, gateway_url=settings.gateway, grace_seconds=told.grace_seconds, tls=tls))
+    except CredentialUnusable as why:
+        fail(str(why), ExitCode.USAGE)
     except EnrolmentRefused as no:
         fail(f"the key stays, {no.code}: {no.remedy}", exit_code(no))
     if told.json:

@@ -12,8 +12,9 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
+import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from contracts.model import Model
@@ -24,9 +25,13 @@ from unit_agent.cli import arguments
 from unit_agent.cli.arguments import Usage, fail
 from unit_agent.configuration import Configuration, DiskSettings
 from unit_agent.credential import Credential, CredentialUnusable, credential_of
+from unit_agent.service import told_to_systemd
 from unit_agent.store import StoreUnusable
+from unit_agent.tls import client_context
 
 DISK_THREADS: Final = 4
+
+log = structlog.get_logger()
 
 
 class Member(Model):
@@ -50,11 +55,19 @@ def main(given: Sequence[str]) -> int:
     try:
         _log(settings, agents[0].unit_id if len(agents) == 1 else f"fleet of {len(agents)}")
         asyncio.run(_serve(agents))
-    except StoreUnusable as why:
-        fail(str(why), ExitCode.FAILED)
-    except OSError as why:  # a port that is taken, a folder that cannot be made
-        fail(f"{why.strerror or type(why).__name__}: {why.filename or 'a port that was to be served'}", ExitCode.FAILED)
+    except Exception as trouble:  # noqa: BLE001 - the last handler there is; a traceback might quote data
+        _failed(next(logs.leaves(trouble)))
     return ExitCode.DONE
+
+
+def _failed(trouble: BaseException) -> NoReturn:
+    """Say what ended the agent."""
+    if isinstance(trouble, StoreUnusable):
+        fail(str(trouble), ExitCode.FAILED)
+    if isinstance(trouble, OSError):  # a port that is taken, a folder that cannot be made
+        fail(f"{trouble.strerror or type(trouble).__name__}: {trouble.filename or 'a port to serve'}", ExitCode.FAILED)
+    log.critical("crashed", **logs.describe(trouble))
+    fail(f"it failed ({type(trouble).__name__}); the log says where", ExitCode.FAILED)
 
 
 async def _serve(agents: Sequence[Options]) -> None:
@@ -68,19 +81,22 @@ async def _serve(agents: Sequence[Options]) -> None:
     with ThreadPoolExecutor(DISK_THREADS if len(agents) > 1 else 1, "disk") as executor:
         async with AsyncExitStack() as closing:
             for options in agents:
-                await closing.enter_async_context(running(options, version=_version(), executor=executor))
-            await stop.wait()
+                shared = await closing.enter_async_context(running(options, version=_version(), executor=executor))
+            async with told_to_systemd(lambda: f"link {shared.state.state}, disk {shared.room.state}"):
+                await stop.wait()
 
 
 def _one(settings: Configuration) -> Options:
     unit_id = arguments.unit_of(settings)
     folder = arguments.folder_of(settings, unit_id)
-    credential = credential_of(settings.credential, folder=folder, gateway_url=settings.gateway)
+    tls = client_context(settings.tls)
+    credential = credential_of(settings.credential, folder=folder, gateway_url=settings.gateway, tls=tls)
     if settings.url is None and not credential.links():
         raise Usage("give --url ws://HOST:PORT/unit (`carespine status` names it)")
     return Options(
         url=settings.url,
         credential=credential,
+        tls=tls,
         unit_id=unit_id,
         folder=folder,
         http_port=settings.http_port,
@@ -90,12 +106,6 @@ def _one(settings: Configuration) -> Options:
         disk=settings.disk,
         snapshot_beyond=settings.snapshot_beyond or None,
     )
-
-
-def _credential(settings: Configuration) -> Credential:
-    if settings.credential is None:
-        raise Usage("give --credential TOKEN or --credential @FILE, or enrol first: unit-agent enrol")
-    return Credential(settings.credential)
 
 
 def _fleet(file: Path, settings: Configuration) -> list[Options]:
@@ -115,6 +125,8 @@ def _fleet(file: Path, settings: Configuration) -> list[Options]:
             }
         )
         agents.append(replace(_one(own), webhook=member.webhook, disk=disk))
+    if not agents:
+        raise Usage("the fleet file names no agent")
     return agents
 
 

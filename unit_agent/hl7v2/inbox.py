@@ -32,10 +32,12 @@ SCHEMA: Final = (
     event TEXT NOT NULL,
     received_at TEXT NOT NULL,
     commands TEXT NOT NULL,
+    patient_id TEXT,
     content BLOB NOT NULL,
     PRIMARY KEY (sender, control_id)
 ) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS hl7_received_at ON hl7_received (received_at)",
+    "CREATE INDEX IF NOT EXISTS hl7_received_of ON hl7_received (patient_id)",
     "CREATE TABLE IF NOT EXISTS hl7_commands (command_id TEXT PRIMARY KEY, made_at TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS hl7_patients (number TEXT PRIMARY KEY, patient_id TEXT NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS hl7_patients_by_id ON hl7_patients (patient_id)",
@@ -60,10 +62,11 @@ def prepare(store: Store) -> None:
             db.execute(statement)
 
 
-def take(store: Store, unit_id: str, content: bytes, options: Listen, *, now: datetime, linked: bool) -> Taken:
+def take(store: Store, unit_id: str, content: bytes, options: Listen, *, now: datetime) -> Taken:
     """Read a message and keep what it asks for, durably. Raises Unacceptable, sqlite3.Error; then nothing was kept.
 
-    `linked`: the centre can be reached; what may not be done without it is then put off.
+    What the centre would refuse is kept all the same, also while the link is down: a hospital's feed cannot wait, and
+    the refusal becomes a conflict that somebody sees.
     """
     message = Message(content, charset=options.charset)
     header = message.header
@@ -83,13 +86,23 @@ def take(store: Store, unit_id: str, content: bytes, options: Listen, *, now: da
             if first["digest"] != digest:
                 raise Unacceptable("AR", hl7v2.DUPLICATE_KEY, "MSH-10 came with another message before")
             return Taken(repeated=True, commands=len(json.loads(first["commands"])))
-        key = f"hl7:{header.sender}:{header.control_id}"
+        # With the digest, since a sender's control ids come round again when this message is long forgotten.
+        key = f"hl7:{header.sender}:{header.control_id}:{digest}"
         seed = keyed_command_id("agent", unit_id, key)
         asked = understood(message, _OnDisk(db), options, lambda purpose: str(derived(seed, purpose, now)))
-        commands = _kept(db, unit_id, asked, key, now=now, linked=linked)
+        commands = _kept(db, unit_id, asked, key, now)
         db.execute(
-            "INSERT INTO hl7_received VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (header.sender, header.control_id, digest, header.kind[1], now.isoformat(), json.dumps(commands), content),
+            "INSERT INTO hl7_received VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                header.sender,
+                header.control_id,
+                digest,
+                header.kind[1],
+                now.isoformat(),
+                json.dumps(commands),
+                asked.patient[1] if asked.patient else None,
+                content,
+            ),
         )
         return Taken(repeated=False, commands=len(commands))
 
@@ -103,9 +116,10 @@ def forget(store: Store, options: Listen, now: datetime) -> int:
 
 
 def learn(db: sqlite3.Connection, fact: Fact) -> None:
-    """A person whose data were erased is forgotten here too: the number no longer leads to the record."""
+    """A person whose data were erased is forgotten here too: number and messages; that they came is still known."""
     if fact.erased and isinstance(patient_id := fact.payload.get("patientId"), str):
         db.execute("DELETE FROM hl7_patients WHERE patient_id = ?", (patient_id,))
+        db.execute("UPDATE hl7_received SET content = x'' WHERE patient_id = ?", (patient_id,))
 
 
 def came_from_here(db: sqlite3.Connection, fact: Fact) -> bool:
@@ -119,17 +133,13 @@ def count(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM hl7_received").fetchone()[0])
 
 
-def _kept(
-    db: sqlite3.Connection, unit_id: str, understood: Understood, key: str, *, now: datetime, linked: bool
-) -> list[str]:
+def _kept(db: sqlite3.Connection, unit_id: str, understood: Understood, key: str, now: datetime) -> list[str]:
     commands = []
     for number, one in enumerate(understood.asked):
         try:
             made = local_commands.keep_within(
-                db, unit_id, one.type, one.payload, subject="hl7", key=f"{key}:{number}", now=now, linked=linked
+                db, unit_id, one.type, one.payload, subject="hl7", key=f"{key}:{number}", now=now
             )
-        except local_commands.NotNow as why:
-            raise Unacceptable("AE", hl7v2.INTERNAL, f"not now: {why.code}") from None
         except local_commands.NotACommand as wrong:
             raise Unacceptable("AE", hl7v2.DATA_TYPE, _where(wrong.detail)) from None
         except outbox.AnotherCommandHasThisId:
@@ -152,11 +162,10 @@ class _OnDisk:
         self._db = db
 
     def patient(self, number: str) -> str | None:
-        row = self._db.execute(
-            "SELECT patient_id FROM patients WHERE medical_record_number = ?1 "
-            "UNION ALL SELECT patient_id FROM hl7_patients WHERE number = ?1 LIMIT 1",
-            (number,),
-        ).fetchone()
+        holder = local_views.holder_of(self._db, number)
+        if holder is not None:
+            return holder
+        row = self._db.execute("SELECT patient_id FROM hl7_patients WHERE number = ?", (number,)).fetchone()
         return None if row is None else str(row[0])
 
     def demographics(self, patient_id: str) -> Json | None:

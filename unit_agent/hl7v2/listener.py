@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 
 from contracts.ids import uuid7
+from infra.telemetry import logs
 from unit_agent.hl7v2 import inbox
 from unit_agent.hl7v2 import message as hl7v2
 from unit_agent.hl7v2.message import UNREADABLE, Header, Unacceptable
@@ -128,6 +129,12 @@ class Listener:
             self.figures.refused += 1
             log.warning("hl7_refused", unit_id=self._shared.unit_id, code=why.code, reason=why.condition)
             return self._say(header, why.code, condition=why.condition, text=why.text)
+        except Exception as defect:  # noqa: BLE001 - a defect over one message must not end the agent, again and again
+            self.figures.refused += 1
+            log.critical("hl7_defect", unit_id=self._shared.unit_id, **logs.describe(defect))
+            return self._say(
+                header, "AR", condition=hl7v2.INTERNAL, text="this agent cannot read it; it has logged why"
+            )
         self.figures.repeated += taken.repeated
         self.figures.taken += not taken.repeated
         if taken.commands:
@@ -146,7 +153,6 @@ class Listener:
                 content,
                 self._options,
                 now=shared.state.now(),
-                linked=shared.state.connected,
             )
         except sqlite3.Error as trouble:
             shared.room.noticed(trouble)

@@ -29,11 +29,13 @@ SCHEMA: Final = (
     position INTEGER NOT NULL,
     control_id TEXT NOT NULL UNIQUE,
     fact TEXT NOT NULL,
+    patient_id TEXT,
     content TEXT NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
     set_aside TEXT
 )""",
     "CREATE INDEX IF NOT EXISTS hl7_waiting ON hl7_to_send (seq) WHERE set_aside IS NULL",
+    "CREATE INDEX IF NOT EXISTS hl7_waiting_of ON hl7_to_send (patient_id)",
     "CREATE TABLE IF NOT EXISTS hl7_sending (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     """CREATE TABLE IF NOT EXISTS hl7_orders (
     unit_command_id TEXT PRIMARY KEY, written_at TEXT NOT NULL, code TEXT, condition TEXT
@@ -80,13 +82,24 @@ def learner(
     """What writes a message for each fact that is to be sent, inside the transaction that takes the fact."""
 
     def learn(db: sqlite3.Connection, fact: Fact) -> None:
-        event = options.facts.get(fact.type)
-        if event is None or fact.erased or fact.recorded_at < since or inbox.came_from_here(db, fact):
+        event, patient_id = options.facts.get(fact.type), fact.payload.get("patientId")
+        if fact.erased:  # what still waits tells of somebody whose data were erased
+            db.execute("DELETE FROM hl7_to_send WHERE patient_id = ?", (patient_id,))
+            return
+        if event is None or fact.recorded_at < since or inbox.came_from_here(db, fact):
             return
         content = _content(db, fact, event, unit_id, options)
         db.execute(
-            "INSERT OR IGNORE INTO hl7_to_send (position, control_id, fact, content, set_aside) VALUES (?, ?, ?, ?, ?)",
-            (fact.position, control_id_of_fact(fact.position), fact.type, content, None if content else _EMPTY),
+            "INSERT OR IGNORE INTO hl7_to_send (position, control_id, fact, patient_id, content, set_aside) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                fact.position,
+                control_id_of_fact(fact.position),
+                fact.type,
+                patient_id,
+                content,
+                None if content else _EMPTY,
+            ),
         )
         wake()
 

@@ -155,13 +155,16 @@ class _Reading:
 
     def discharged(self) -> Understood:
         """A03: the visit is over."""
-        number, encounter_id = self._visit()
-        return Understood((Asked(Discharge.type_name(), {"encounterId": encounter_id}),), ended=number or None)
+        return self._ended(Discharge.type_name())
 
     def cancelled(self) -> Understood:
         """A11: the visit does not take place."""
+        return self._ended(CancelVisit.type_name())
+
+    def _ended(self, type_name: str) -> Understood:
         number, encounter_id = self._visit()
-        return Understood((Asked(CancelVisit.type_name(), {"encounterId": encounter_id}),), ended=number or None)
+        patient = None if self.patient_id is None else (self.number, self.patient_id)
+        return Understood((Asked(type_name, {"encounterId": encounter_id}),), patient=patient, ended=number or None)
 
     def known_patient(self) -> str:
         """The patient's id. Raises Unacceptable."""

@@ -35,6 +35,8 @@ AGAIN = 0.05
 PACE = 0.05
 """Seconds a caller rests after an answer: the machine is to be in trouble, not the caller."""
 SETTLE = 60.0
+UNIT_TOKEN_SECONDS = 6
+"""Lifetime of what an agent's own key is exchanged for; plain tokens last as long as they say."""
 
 
 @dataclass
@@ -75,7 +77,9 @@ def network(breakable_services: Services, tmp_path_factory: pytest.TempPathFacto
     with (
         fresh_database(breakable_services.postgres_url) as database,
         fresh_virtual_host(breakable_services) as broker,
-        installation(database, broker, tmp_path_factory.mktemp("link")) as installed,
+        installation(
+            database, broker, tmp_path_factory.mktemp("link"), CARESPINE_UNIT_TOKEN_SECONDS=str(UNIT_TOKEN_SECONDS)
+        ) as installed,
     ):
         for module in PROCESSES:
             installed.start(module)
@@ -154,6 +158,7 @@ class Scene:
 
     async def look_again(self) -> None:
         """Open the auditor's own connection, anew when the database was away."""
+        self.close()
         self._database = await asyncio.to_thread(psycopg.connect, self.network.installed.postgres_url, autocommit=True)
 
     async def linked(self) -> None:

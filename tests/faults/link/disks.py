@@ -1,4 +1,4 @@
-"""A disk of a few megabytes that a test can fill: a file system of its own where it may be mounted."""
+"""A disk that a test can fill: a file system of its own where it may be mounted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-SIZE = "4m"
+SIZE = "96m"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class SmallDisk:
     def fill(self) -> None:
         """Not a byte is free."""
         with (self.folder / "ballast").open("ab", buffering=0) as ballast:
-            for piece in (1 << 16, 1 << 10, 1):
+            for piece in (1 << 20, 1 << 12, 1):
                 while True:
                     try:
                         ballast.write(b"\0" * piece)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.link.conftest import Scene
 from tests.faults.link.disks import small_disk
-from tests.faults.link.resident import resident_agents, set_agents_clock
+from tests.faults.link.resident import own_keys, resident_agents, set_agents_clock
 from tests.faults.link.site import Run
 from tests.kit.waiting import eventually
 
@@ -54,7 +54,8 @@ async def test_deadlines_are_the_centres_whatever_the_agents_clock_says(
 ) -> None:
     set_agents_clock(monkeypatch, timedelta(minutes=minutes))
     north, south, _ = scene.units
-    async with resident_agents(scene):
+    credentials = await own_keys(scene, ahead=timedelta(minutes=minutes))
+    async with resident_agents(scene, credentials=credentials):
         await scene.linked()
         for unit_id in scene.units:
             await scene.queue(unit_id, 1)

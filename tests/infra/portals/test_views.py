@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 
 from contracts.encounter import Discharge, StartConsultation, Triage
 from contracts.portal import Event, EventName, PatientStatusChanged, QueueUpdated, UnitChanged
 from contracts.queue import CallNext, ChangePriority, MarkNoShow, PriorityCode, Requeue, StartService, TransferEntry
 from contracts.unit import ResumeUnit, SuspendUnit
+from contracts.unit_credential import IssueEnrolmentCode
+from contracts.unit_presence import UnitBack, UnitUnreachable
 from infra.portals.channel import needed
 from infra.portals.views import Shown, Views
 from tests.infra.portals.facts import Day
@@ -118,3 +121,16 @@ def test_a_fact_that_cannot_be_shown_is_told_of_and_holds_up_nobody() -> None:
     assert shown[0] is not None
     assert not views.misses(day.facts)
     assert all(views.show(UNIT_ID, fact) for fact in day.facts[len(shown) :])
+
+
+def test_a_unit_that_cannot_be_reached_and_is_back_is_shown_and_its_keys_are_not() -> None:
+    day = Day()
+    before = len(shown_of(day))
+    day.happens(UnitUnreachable(unit_id=UNIT_ID, since=day.at))
+    day.does(IssueEnrolmentCode(code_hash="5f" * 32, expires_at=day.at + timedelta(hours=1)))
+    day.happens(UnitBack(unit_id=UNIT_ID, away_seconds=400))
+    changes = [one.event.data for one in shown_of(day)[before:]]
+    assert [(data.change, data.reachable, data.status) for data in changes if isinstance(data, UnitChanged)] == [
+        ("UnitUnreachable", False, "active"), ("UnitBack", True, "active"),
+    ]  # fmt: skip
+    assert len(changes) == 2

@@ -30,6 +30,7 @@ Json = dict[str, Any]  # Any: JSON
 Member = UnitLink | MqttLink
 
 STORM_DEADLINE = 180.0
+NOISY = 3
 ADDRESSES = 8
 """Loopback addresses to connect from: one has 28,000 ports, and a closed connection keeps its own for a minute."""
 
@@ -132,16 +133,22 @@ class Fleet:
         return {"lastAt": self._last_up, "attempts": self._attempts}
 
     async def noise(self, order: Json) -> Json:
-        """Begin or end the last three units' bad manners: one floods, one does not read, one sends huge frames."""
+        """Begin or end the last units' bad manners: one floods, one does not read, one sends huge frames.
+
+        What they receive is measured neither way.
+        """
         for task in self._noise:
             task.cancel()
         self._noise = []
-        flooding, slow, shouting = (link for link in self.units[-3:])
-        self._comes_back = bool(order["on"])
+        flooding, slow, shouting = self.units[-NOISY:]
+        self._comes_back = True
+        assert isinstance(flooding, UnitLink)
+        assert isinstance(slow, UnitLink)
+        assert isinstance(shouting, UnitLink)
+        for link in (flooding, slow, shouting):
+            link.counts = False
+            link.abort()  # so that it begins anew, as everybody else is
         if order["on"]:
-            assert isinstance(flooding, UnitLink)
-            assert isinstance(slow, UnitLink)
-            assert isinstance(shouting, UnitLink)
             self._noise = [
                 asyncio.create_task(_again_and_again(flooding.flood, 0.002)),
                 asyncio.create_task(_again_and_again(slow.stop_reading, 0.1)),

@@ -18,7 +18,7 @@ class Plan:
     seconds: float = 10
     calls_rate: float = 200
     calls_seconds: float = 10
-    noise_rate: float = 500
+    noise_rate: float = 1_000
     noise_rounds: int = 3
     """Each with and without the noise."""
     catch_up_events: int = 100_000

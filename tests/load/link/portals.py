@@ -12,38 +12,36 @@ import asyncio
 import gc
 import itertools
 import json
-import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import orjson
 import psutil
 import uvloop
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
 
 from contracts.identity import Role
 from infra.services.launcher import Services, ensure_services
 from tests.kit.brokers import fresh_virtual_host
 from tests.kit.databases import fresh_database
 from tests.kit.leash import leashed_folder
-from tests.kit.portals import opened
-from tests.kit.processes import Installation, Started, installation
+from tests.kit.processes import Started, installation
+from tests.kit.waiting import eventually
 from tests.load.figures import Spread, spread
+from tests.load.link.watchers import Desk, Watcher
 from tests.load.processes import Meter, Trouble, spent
 
-TOPICS: Final = ("queue-board", "patient-status", "notifications")
 ROLES: Final = (Role.DOCTOR, Role.NURSE)
 AT_ONCE: Final = 50
 """Connects, and requests of the preparation, under way at a time."""
 SETTLE_SECONDS: Final = 3.0
+MISSED: Final = 200
+"""Check-ins while the bridge is away."""
+STORM_DEADLINE: Final = 60.0
 FLOOR_P99: Final = 50.0
 """Milliseconds."""
 FAILED, FLOOR_MISSED = 1, 7
@@ -74,85 +72,20 @@ class Watched:
     cpu_seconds: dict[str, float]
     """By process while patients checked in."""
     seconds: float
-
-
-@dataclass
-class Watcher:
-    """One portal: notes when it is told of whom."""
-
-    socket: ClientConnection
-    unit_id: str
-    seen: dict[str, float] = field(default_factory=dict)
-    """encounter id -> when, by the steady clock"""
-    since_recorded: list[float] = field(default_factory=list)
-    doubled: int = 0
-
-    async def watch(self) -> None:
-        """Until the socket is closed."""
-        try:
-            while True:
-                frame = orjson.loads(await self.socket.recv())
-                if frame["type"] == "ping":
-                    await self.socket.send('{"type":"pong"}')
-                elif frame.get("event") == "notification":
-                    encounter_id = frame["data"]["encounterId"]
-                    self.doubled += encounter_id in self.seen
-                    self.seen[encounter_id] = time.perf_counter()
-                    self.since_recorded.append(time.time() - datetime.fromisoformat(frame["at"]).timestamp())
-        except ConnectionClosed:
-            pass
-
-
-@dataclass
-class Desk:
-    """Sends commands over HTTP."""
-
-    client: httpx.AsyncClient
-    installed: Installation
-    sent: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """encounter id -> (unit, when its check-in was sent)"""
-    answered: list[float] = field(default_factory=list)
-
-    async def ask(
-        self, role: Role, unit_id: str | None, path: str, body: dict[str, Any]
-    ) -> dict[str, Any]:  # Any: JSON
-        """A command and its result."""
-        answer = await self.client.post(
-            path, content=orjson.dumps(body), headers={**_JSON, "Authorization": f"Bearer {self._token(role, unit_id)}"}
-        )
-        if answer.status_code not in (200, 201):
-            raise Trouble(f"{path}: {answer.status_code} {answer.text[:200]}")
-        result: dict[str, Any] = answer.json()  # Any: JSON
-        return result
-
-    async def check_in(self, unit_id: str, patient_id: str) -> None:
-        """A patient arrives."""
-        began = time.perf_counter()
-        body = {"patientId": patient_id, "department": "general", "priority": "routine"}
-        answer = await self.ask(Role.STAFF, unit_id, "/api/check-in", body)
-        self.answered.append(time.perf_counter() - began)
-        self.sent[answer["encounterId"]] = unit_id, began
-
-    async def patient(self, unit_id: str) -> str:
-        """A patient is registered; the id."""
-        person = {"firstName": "Ana", "lastName": "Example", "dateOfBirth": "1984-02-29",
-                  "medicalRecordNumber": f"MRN-{secrets.token_hex(8)}"}  # fmt: skip
-        patient_id: str = (await self.ask(Role.STAFF, unit_id, "/api/patients", person))["id"]
-        return patient_id
-
-    def _token(self, role: Role, unit_id: str | None) -> str:
-        known = _tokens.get((role, unit_id))
-        if known is None:
-            known = _tokens[role, unit_id] = self.installed.token(role, unit_id)
-        return known
-
-
-_JSON: Final = {"Content-Type": "application/json"}
-_tokens: dict[tuple[Role, str | None], str] = {}
+    storm_seconds: float | None
+    """From a killed bridge's return until every portal was back and told what it had missed; None: not tried."""
 
 
 async def watched(
-    services: Services, folder: Path, say: Say, *, units: int, portals: int, per_second: float, seconds: float
+    services: Services,
+    folder: Path,
+    say: Say,
+    *,
+    units: int,
+    portals: int,
+    per_second: float,
+    seconds: float,
+    storm: bool = False,
 ) -> Watched:
     """Measure one run."""
     with (
@@ -176,23 +109,24 @@ async def watched(
             )
             desk = Desk(client, installed)
             names = [f"clinic-{number:03d}" for number in range(units)]
-            say(f"{units} units, {int(per_second * seconds)} patients")
+            checked_in = int(per_second * seconds)
+            patients_needed = checked_in + (MISSED if storm else 0)
+            say(f"{units} units, {patients_needed} patients")
             await _all([desk.ask(Role.OPS, None, "/api/units", {"unitId": name, "name": "A clinic"}) for name in names])
-            whose = list(itertools.islice(itertools.cycle(names), int(per_second * seconds)))
-            patients = await _all([desk.patient(name) for name in whose])
+            whose = list(itertools.islice(itertools.cycle(names), patients_needed))
+            arrivals = list(zip(whose, await _all([desk.patient(name) for name in whose]), strict=True))
             return await _measured(
-                closing, desk, installed, bridge, processes, list(zip(whose, patients, strict=True)), names,
+                desk, bridge, processes, arrivals[:checked_in], arrivals[checked_in:], names,
                 portals=portals, per_second=per_second, say=say,
             )  # fmt: skip
 
 
 async def _measured(
-    closing: AsyncExitStack,
     desk: Desk,
-    installed: Installation,
     bridge: Started,
     processes: dict[str, Started],
     arrivals: Sequence[tuple[str, str]],
+    meanwhile: Sequence[tuple[str, str]],
     names: Sequence[str],
     *,
     portals: int,
@@ -200,15 +134,15 @@ async def _measured(
     say: Say,
 ) -> Watched:
     url = f"ws://127.0.0.1:{bridge.environment['CARESPINE_BRIDGE_PORT']}/portal"
-    warm = await _connected(url, installed, names[0], ROLES[0])  # what the first portal brings with it is not its share
-    await warm.socket.close()
+    warm = await _connected(url, desk, names[0], ROLES[0])  # what the first portal brings with it is not its share
+    await warm.close()
     await asyncio.sleep(SETTLE_SECONDS)
     before = _memory(bridge.pid)
     say(f"{portals} portals")
     began = time.perf_counter()
     watchers = await _all(
         [
-            _connected(url, installed, names[number % len(names)], ROLES[number // len(names) % len(ROLES)])
+            _connected(url, desk, names[number % len(names)], ROLES[number // len(names) % len(ROLES)])
             for number in range(portals)
         ]
     )
@@ -229,15 +163,17 @@ async def _measured(
     await asyncio.sleep(SETTLE_SECONDS)
     taken = time.perf_counter() - began
     cpu = spent(used, meter.read())
-
-    at_unit: dict[str, list[Watcher]] = {}
-    for watcher in watchers:
-        at_unit.setdefault(watcher.unit_id, []).append(watcher)
-    expected = [(encounter, at, one) for encounter, (unit, at) in desk.sent.items() for one in at_unit.get(unit, [])]
-    whole = [one.seen[encounter] - at for encounter, at, one in expected if encounter in one.seen]
+    whole = _took(desk, watchers)
     recorded = [seconds for watcher in watchers for seconds in watcher.since_recorded]
-    for watcher in watchers:
-        await watcher.socket.close()
+    answered = list(desk.answered)
+    storm_seconds = None
+    if meanwhile:
+        say(f"the bridge is killed, {len(meanwhile)} check-ins, and it comes back")
+        storm_seconds = await _storm(desk, bridge, watchers, meanwhile)
+
+    known = len(_took(desk, watchers))
+    expected = sum(unit_id == watcher.unit_id for unit_id, _ in desk.sent.values() for watcher in watchers)
+    await asyncio.gather(*(watcher.close() for watcher in watchers))
     await asyncio.gather(*watching)
     if not whole:
         raise Trouble("no portal was told anything")
@@ -245,30 +181,59 @@ async def _measured(
         units=len(names),
         portals=portals,
         check_ins=len(desk.sent),
-        notifications=len(whole),
-        missing=len(expected) - len(whole),
+        notifications=known,
+        missing=expected - known,
         doubled=sum(watcher.doubled for watcher in watchers),
         whole_way=spread(whole),
         from_recorded=spread(recorded),
-        answered=spread(desk.answered),
+        answered=spread(answered),
         kib_per_portal=kib,
         connects_per_second=connects,
         cpu_seconds=cpu,
         seconds=taken,
+        storm_seconds=storm_seconds,
     )
 
 
-async def _connected(url: str, installed: Installation, unit_id: str, role: Role) -> Watcher:
-    key = role, unit_id
-    token = _tokens.get(key)
-    if token is None:
-        token = _tokens[key] = installed.token(role, unit_id)
-    socket = await opened(url, token)
-    await socket.send(orjson.dumps({"type": "hello", "topics": TOPICS}).decode())
-    welcome = orjson.loads(await socket.recv())
-    if welcome["type"] != "welcome":
-        raise Trouble(f"no welcome but {welcome}")
-    return Watcher(socket, unit_id)
+def _took(desk: Desk, watchers: Sequence[Watcher]) -> list[float]:
+    """From sending a check-in until a portal of its unit knew, for all of both that met."""
+    return [
+        at - desk.sent[encounter][1]
+        for watcher in watchers
+        for encounter, at in watcher.seen.items()
+        if encounter in desk.sent
+    ]
+
+
+async def _connected(url: str, desk: Desk, unit_id: str, role: Role) -> Watcher:
+    watcher = Watcher(url, desk.token(role, unit_id), unit_id)
+    await watcher.connect()
+    return watcher
+
+
+async def _storm(
+    desk: Desk, bridge: Started, watchers: Sequence[Watcher], arrivals: Sequence[tuple[str, str]]
+) -> float:
+    """Kill the bridge, check patients in meanwhile, start it again; how long it takes until all portals know."""
+    before = set(desk.sent)
+    bridge.kill()
+    await _all([desk.check_in(unit_id, patient_id) for unit_id, patient_id in arrivals])
+    bridge.start()
+    await bridge.ready()
+    began = time.perf_counter()
+    missed: dict[str, set[str]] = {}
+    for encounter, (unit_id, _) in desk.sent.items():
+        if encounter not in before:
+            missed.setdefault(unit_id, set()).add(encounter)
+    await eventually(
+        lambda: all(
+            watcher.socket is not None and missed.get(watcher.unit_id, set()) <= watcher.seen.keys()
+            for watcher in watchers
+        ),
+        within=STORM_DEADLINE,
+        what="all portals are back and know",
+    )
+    return time.perf_counter() - began
 
 
 async def _all(work: Sequence[Any]) -> list[Any]:  # Any: whatever the coroutines return
@@ -294,7 +259,7 @@ def as_text(found: Watched) -> list[str]:
         return f"  {what}: p50 {one.p50:.1f} ms, p99 {one.p99:.1f} ms, worst {one.worst:.0f} ms ({one.count})"
 
     cpu = ", ".join(f"{name} {seconds / found.seconds:.0%}" for name, seconds in found.cpu_seconds.items())
-    return [
+    lines = [
         f"{found.portals} portals at {found.units} units, {found.check_ins} check-ins: {found.notifications}"
         f" notifications, {found.missing} missing, {found.doubled} doubled",
         told("check-in sent to notification on the portal", found.whole_way),
@@ -302,6 +267,11 @@ def as_text(found: Watched) -> list[str]:
         told("check-in sent to its answer", found.answered),
         f"  {found.kib_per_portal:.1f} KiB a portal, {found.connects_per_second:.0f} connects/s; of one core: {cpu}",
     ]
+    if found.storm_seconds is not None:
+        lines.append(
+            f"  bridge killed: all back and told what they had missed {found.storm_seconds:.1f} s after its return"
+        )
+    return lines
 
 
 def main() -> int:
@@ -311,6 +281,7 @@ def main() -> int:
     parser.add_argument("--portals", type=int, default=1_000)
     parser.add_argument("--per-second", type=float, default=50, help="check-ins a second altogether")
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--storm", action="store_true", help="kill the bridge at the end: all come back and resume")
     parser.add_argument("--check", action="store_true", help=f"leave with {FLOOR_MISSED} above {FLOOR_P99:g} ms p99")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
@@ -329,6 +300,7 @@ def main() -> int:
                     portals=options.portals,
                     per_second=options.per_second,
                     seconds=options.seconds,
+                    storm=options.storm,
                 )
             )
         except Trouble as trouble:

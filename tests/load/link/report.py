@@ -87,10 +87,9 @@ def _connections(results: Json) -> Iterator[str]:
     if found := results.get("connecting"):
         rate, cpu = found["connectsPerSecond"], found["cpuMicroseconds"]
         yield f"  {'carespine bridge':<34}{rate:>18,.0f}{cpu['bridge']:>14,.0f}"
-        yield (
-            f"    {found['kibPerUnit']:.1f} KiB each, {found.get('kibPerUnitAfterwards', 0):.1f} KiB after the "
-            f"deliveries; {found['emptyKib'] / 1024:.0f} MiB without any"
-        )
+        later = found.get("kibPerUnitAfterwards")
+        afterwards = "" if later is None else f", {later:.1f} KiB after the deliveries"
+        yield f"    {found['kibPerUnit']:.1f} KiB each{afterwards}; {found['emptyKib'] / 1024:.0f} MiB without any"
         yield f"    CPU us each besides: postgres {cpu['postgres']:.0f}  rabbitmq {cpu['rabbitmq']:.0f}"
     for name in ("websockets", "mosquitto"):
         if (found := results.get(name)) and "connectsPerSecond" in found:

@@ -54,6 +54,8 @@ class Job:
     rabbitmq_url: str = ""
     postgres_url: str = ""
     port: int = 0
+    favourite: int | None = None
+    """Number of a unit that every fifth message is for; None: all get the same."""
 
     @property
     def count(self) -> int:
@@ -63,7 +65,9 @@ class Job:
     def turns(self) -> Iterator[int]:
         """Which unit each message is for: all of them in turn, in an order that keeps neighbours apart."""
         step = 7919  # a prime that divides no number of units used here
-        return (turn * step % self.units for turn in range(self.count))
+        for turn in range(self.count):
+            to_favourite = self.favourite is not None and turn % 5 == 0
+            yield self.favourite if to_favourite and self.favourite is not None else turn * step % self.units
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from infra.services.launcher import Services
 from tests.load.link import mosquitto
 from tests.load.link.catch_up import caught_up
 from tests.load.link.children import Told
+from tests.load.link.fleet import NOISY
 from tests.load.link.network import Network
 from tests.load.link.plan import Plan
 from tests.load.link.portals import watched
@@ -53,7 +54,7 @@ async def connecting(network: Network, fleet: Told, plan: Plan) -> Json:
 
 
 async def delivering(kind: str, job: Job, fleet: Told, meter: Meter, folder: Path, *, missing: int = 0) -> Json:
-    """One stretch of deliveries; `missing` are known not to arrive (their unit does not read)."""
+    """One stretch of deliveries; `missing` of them are not measured."""
     path = folder / "job.json"
     path.write_text(json.dumps(asdict(job)))
     source = await Told.begin("sources", kind, path, log=folder / "sources.log")
@@ -153,15 +154,15 @@ async def _watching(network: Network) -> AsyncIterator[list[int]]:
 async def noisy(network: Network, fleet: Told, plan: Plan) -> Json:
     """Deliveries to everybody with and without three units that flood, do not read, and send huge frames."""
     rounds: dict[str, list[Json]] = {"without": [], "with": []}
-    job = job_of(network, plan, rate=plan.noise_rate, seconds=max(2.0, plan.seconds / 2))
-    noisy_ones = set(range(plan.units - 3, plan.units))
-    missing = sum(turn in noisy_ones for turn in job.turns())
+    first = plan.units - NOISY
+    job = replace(job_of(network, plan, rate=plan.noise_rate, seconds=max(2.0, plan.seconds / 2)), favourite=first + 1)
+    unmeasured = sum(turn >= first for turn in job.turns())
     for _ in range(plan.noise_rounds):
         for name, on in (("without", False), ("with", True)):
             await fleet.ask("noise", on=on)
-            await asyncio.sleep(SETTLE / 2)
+            await asyncio.sleep(SETTLE)
             rounds[name].append(
-                await delivering("pushes", job, fleet, network.meter(), network.folder, missing=missing if on else 0)
+                await delivering("pushes", job, fleet, network.meter(), network.folder, missing=unmeasured)
             )
     await fleet.ask("noise", on=False)
     calm, loud = (min(one["ms"]["p99"] for one in rounds[name]) for name in ("without", "with"))

@@ -29,7 +29,7 @@ class UnitLink(asyncio.Protocol):
     """One unit's connection, and what outlives it."""
 
     __slots__ = (
-        "_buffer", "_frames", "_owner", "_retry_after", "_transport", "_upgraded", "acknowledges", "attempts", "epoch",
+        "_buffer", "_frames", "_owner", "_retry_after", "_transport", "_upgraded", "attempts", "counts", "epoch",
         "number", "position", "token", "unit_id",
     )  # fmt: skip
 
@@ -42,7 +42,8 @@ class UnitLink(asyncio.Protocol):
         self.epoch = 0
         """0 while there is no session."""
         self.attempts = 0
-        self.acknowledges = True
+        self.counts = True
+        """What it receives is measured."""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -92,7 +93,7 @@ class UnitLink(asyncio.Protocol):
 
     def stop_reading(self) -> None:
         """Whatever comes stays in the socket."""
-        if self._transport is not None and self._transport.is_reading():
+        if self._transport is not None and self.epoch and self._transport.is_reading():
             self._transport.pause_reading()
 
     def shout(self) -> None:
@@ -119,14 +120,14 @@ class UnitLink(asyncio.Protocol):
 
     def _hear(self, frame: bytes) -> None:
         if frame.startswith(_FACTS):
-            self._owner.samples.take(frame, time.monotonic())
+            if self.counts:
+                self._owner.samples.take(frame, time.monotonic())
             through = _number(frame, b'"through":')
             if through <= self.position:
                 self._owner.samples.duplicates += 1
                 return
             self.position = through
-            if self.acknowledges:
-                self._write(framed(b'{"type":"ack","epoch":%d,"position":%d}' % (self.epoch, through)))
+            self._write(framed(b'{"type":"ack","epoch":%d,"position":%d}' % (self.epoch, through)))
             return
         told = orjson.loads(frame)
         match told["type"]:

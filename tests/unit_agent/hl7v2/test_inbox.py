@@ -17,6 +17,7 @@ from contracts.queue import PriorityCode
 from tests.kit.commands import new_id
 from tests.unit_agent.hl7v2.adt import PID, PV1, UNIT, adt, agent, outbox_of
 from tests.unit_agent.told import frame, told
+from unit_agent import local_commands
 from unit_agent.hl7v2 import inbox
 from unit_agent.hl7v2.message import Unacceptable
 from unit_agent.hl7v2.options import Listen
@@ -33,7 +34,7 @@ def shared(tmp_path: Path) -> Iterator[Shared]:
 
 
 def take(shared: Shared, content: bytes, options: Listen = OPTIONS) -> inbox.Taken:
-    return inbox.take(shared.store, UNIT, content, options, now=NOW, linked=True)
+    return inbox.take(shared.store, UNIT, content, options, now=NOW)
 
 
 def refused(shared: Shared, content: bytes, options: Listen = OPTIONS) -> tuple[str, str, str]:
@@ -136,6 +137,24 @@ def test_somebody_the_feed_has_told_of_is_found_by_their_number(shared: Shared) 
     ]  # fmt: skip
 
 
+def test_a_second_arrival_of_somebody_who_is_here_is_left_to_the_centre(shared: Shared) -> None:
+    known(shared)
+    take(shared, adt("A04", PID, PV1.replace("V-17", ""), control_id="1"))
+    assert [type_name for type_name, _ in outbox_of(shared)] == ["patient.UpdateDemographics", "encounter.CheckIn"]
+
+
+def test_somebody_registered_at_the_desk_while_the_link_is_down_is_known(shared: Shared) -> None:
+    desk = {"medicalRecordNumber": "4711", "firstName": "Ottoline", "lastName": "Nyberg", "dateOfBirth": "1980-02-29"}
+    made = local_commands.keep(
+        shared.store, UNIT, "patient.RegisterPatient", desk, subject="desk", key=None, now=NOW, linked=False
+    )
+    take(shared, adt("A04", PID, PV1))
+    *_, arrival = outbox_of(shared)
+    assert arrival[0] == "encounter.CheckIn"
+    assert arrival[1]["patientId"] == made.ids["patientId"]
+    assert [type_name for type_name, _ in outbox_of(shared)].count("patient.RegisterPatient") == 1
+
+
 def test_an_empty_field_says_nothing_and_two_quotes_take_away(shared: Shared) -> None:
     take(shared, adt("A28", PID, control_id="1"))
     [(_, registered)] = outbox_of(shared)
@@ -155,6 +174,16 @@ def test_a_person_who_was_erased_is_no_longer_found_by_their_number(shared: Shar
     shared.store.take([frame(told(1, person, erased=True))], head=1, now=NOW)
     with pytest.raises(Unacceptable, match="AE 204"):
         take(shared, adt("A08", PID, control_id="2"))
+    [row] = shared.store.db.execute("SELECT content FROM hl7_received")
+    assert row["content"] == b""
+    assert take(shared, adt("A28", PID, control_id="1")).repeated
+
+
+def test_a_control_id_that_comes_round_again_later_is_another_command(shared: Shared) -> None:
+    take(shared, adt("A28", PID))
+    inbox.forget(shared.store, OPTIONS, NOW.replace(year=2027))
+    take(shared, adt("A28", PID.replace("4711", "4712")))
+    assert [payload["medicalRecordNumber"] for _, payload in outbox_of(shared)] == ["4711", "4712"]
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,13 @@ from contracts.unit_command import OnReconnect
 from tests.kit.commands import new_id
 from tests.kit.waiting import eventually
 from tests.unit_agent.hl7v2.adt import PID, PV1, UNIT, adt, agent, outbox_of
+from tests.unit_agent.test_cli import certificate
 from tests.unit_agent.told import frame, told
 from unit_agent.connectors import Declined, Done, NotDone, Unsure
 from unit_agent.hl7v2 import inbox, outgoing
 from unit_agent.hl7v2.listener import Listener
 from unit_agent.hl7v2.options import Listen, Send
-from unit_agent.hl7v2.sender import Sender
+from unit_agent.hl7v2.sender import NotAnswered, Sender
 from unit_agent.link_state import Shared
 from unit_agent.mailbox import Order
 
@@ -155,6 +156,45 @@ async def test_a_store_that_cannot_be_written_is_answered_ae_and_the_message_tak
     assert len(outbox_of(shared)) == 1
 
 
+async def test_a_disk_without_room_is_answered_ae(shared: Shared) -> None:
+    async with listening(shared) as listener:
+        shared.room.state = "short"
+        answer = await say(listener, adt("A28", PID))
+        assert str(answer.segment("MSA")).startswith("MSA|AE|1|no room on this disk now")
+        shared.room.state = "enough"
+        assert str((await say(listener, adt("A28", PID))).segment("MSA")) == "MSA|AA|1|"
+
+
+async def test_a_defect_over_one_message_does_not_end_the_agent(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening(shared) as listener:
+        monkeypatch.setattr(inbox, "understood", lambda *arguments: 1 / 0)
+        with capture_logs() as lines:
+            answer = await say(listener, adt("A28", PID))
+        monkeypatch.undo()
+        assert str(answer.segment("MSA")).startswith("MSA|AR|1|this agent cannot read it")
+        assert lines[-1]["error_type"] == "ZeroDivisionError"
+        assert str((await say(listener, adt("A28", PID))).segment("MSA")) == "MSA|AA|1|"
+
+
+async def test_only_who_has_a_certificate_may_talk_where_it_is_asked_for(shared: Shared, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, days=30)
+    files = {"certificate": str(cert), "key": str(key), "authorities": str(cert)}
+    async with listening(shared, **files) as listener:
+        options = {"facts": {}, "commands": {"record.push": "A28"}, "host": "localhost", "tls": True}
+        async with sending(shared, port=listener.port, **options, **files) as sender:
+            with pytest.raises(NotAnswered):
+                await sender.exchange("MSH|^~\\&|", "1")  # let in, and answered as what it is: another control id
+        async with sending(shared, port=listener.port, **options, authorities=str(cert)) as sender:
+            with pytest.raises(NotAnswered):
+                await sender.exchange(adt("A28", PID).decode(), "1")
+        assert listener.figures.refused == 1
+        async with sending(shared, port=listener.port, **options, **files) as sender:
+            assert await sender.exchange(adt("A28", PID).decode(), "1") == ("AA", "")
+        assert listener.figures.taken == 1
+
+
 @dataclass
 class Receiver:
     """A system that gets our messages: what it got, and what it says."""
@@ -172,8 +212,10 @@ class Receiver:
 @asynccontextmanager
 async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
     receiver = Receiver()
+    writers: list[hl7.mllp.HL7StreamWriter] = []
 
     async def serve(reader: hl7.mllp.HL7StreamReader, writer: hl7.mllp.HL7StreamWriter) -> None:
+        writers.append(writer)
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 message = await reader.readmessage()
@@ -193,6 +235,10 @@ async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
         yield receiver
     finally:
         server.close()
+        for writer in writers:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 @asynccontextmanager
@@ -276,7 +322,7 @@ async def test_a_message_the_receiver_will_not_have_is_set_aside_and_does_not_ho
 
 
 async def test_nobody_is_told_what_they_told_us_nor_what_was_before(shared: Shared) -> None:
-    inbox.take(shared.store, UNIT, adt("A28", PID), Listen(), now=NOW, linked=True)
+    inbox.take(shared.store, UNIT, adt("A28", PID), Listen(), now=NOW)
     [(command_id,)] = shared.store.db.execute("SELECT command_id FROM hl7_commands")
     async with receiving() as receiver, sending(shared, port=receiver.port):
         old = told(1, registered())  # recorded long before the interface was configured
