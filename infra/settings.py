@@ -26,7 +26,8 @@ REMEDIES: Final = {
     "MODE": "development or production (the default)",
     "MASTER_KEY": "base64 of 32 random bytes, kept outside the database: openssl rand -base64 32",
     "TOKEN_PRIVATE_KEY": "an Ed25519 private key, PEM text or a path to it: openssl genpkey -algorithm ed25519",
-    "TOKEN_PUBLIC_KEY": "the matching public key, PEM text or a path to it: openssl pkey -pubout",
+    "TOKEN_PUBLIC_KEY": "the matching public key, PEM text or a path to it (openssl pkey -pubout); while it is changed "
+    "several keys: a JWK Set, a file with one, or a folder of PEM files",
     "HTTP_PORT": "a port number, 0 for any free one",
     "BRIDGE_PORT": "a port number, 0 for any free one",
     "HEALTH_PORT": "a port number, 0 for any free one",
@@ -116,7 +117,7 @@ class Keys(_Part):
         return self.token_private_key.get_secret_value()
 
     def verifying(self) -> str:
-        """The public key tokens are verified with, as PEM. Raises SettingsError naming what is missing."""
+        """The public keys tokens are verified with: PEM, or a JWK Set. Raises SettingsError naming what is missing."""
         if self.token_public_key is None:
             raise SettingsError({"TOKEN_PUBLIC_KEY": "is missing"})
         return self.token_public_key
@@ -192,7 +193,7 @@ class Settings(_Part):
             "keys": {
                 "master_key": reader.key("MASTER_KEY"),
                 "token_private_key": reader.pem("TOKEN_PRIVATE_KEY", "PRIVATE KEY"),
-                "token_public_key": reader.pem("TOKEN_PUBLIC_KEY", "PUBLIC KEY"),
+                "token_public_key": reader.public_keys("TOKEN_PUBLIC_KEY"),
             },
             "work": {
                 "partitions": reader.number("PARTITIONS", 16, least=1, most=99),
@@ -294,6 +295,27 @@ class _Reader:
             self.problems[name] = "is not base64 of 32 bytes"
             return None
         return key
+
+    def public_keys(self, name: str) -> str | None:
+        """PEM or a JWK Set, a file with either, or every `*.pem` of a folder together."""
+        value = self.text(name)
+        if value is None:
+            return None
+        try:
+            if not value.startswith(("-----BEGIN", "{")):
+                place = Path(value)
+                files = sorted(place.glob("*.pem")) if place.is_dir() else [place]
+                value = "\n".join(file.read_text(encoding="ascii") for file in files)
+        except (OSError, UnicodeDecodeError):
+            self.problems[name] = "names a file that cannot be read"
+            return None
+        if "PRIVATE KEY-----" in value:
+            self.problems[name] = "holds a private key"
+            return None
+        if "PUBLIC KEY-----" not in value and not value.lstrip().startswith("{"):
+            self.problems[name] = "is not a PEM public key"
+            return None
+        return value
 
     def pem(self, name: str, label: str) -> str | None:
         value = self.text(name)

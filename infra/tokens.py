@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_public_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contracts.identity import Role
 from contracts.ids import UnitId
+from infra.token_keys import KeyRing, signing_key
 
 ISSUER: Final = "carespine"
 AUDIENCE: Final = "carespine"
@@ -41,8 +36,8 @@ Clock = Callable[[], float]
 class InvalidToken(Exception):
     """This token does not let anybody in.
 
-    `code`: missing · malformed · expired · forged · not_yet_valid · wrong_audience. Says nothing of the token's
-    content.
+    `code`: missing · malformed · expired · forged · not_yet_valid · wrong_audience · revoked · revocations_not_known.
+    Says nothing of the token's content.
     """
 
     def __init__(self, code: str) -> None:
@@ -61,6 +56,10 @@ class Claims(BaseModel):
     """The one unit the bearer works for; None: the whole network."""
     kid: str | None = None
     """The unit's own key that it was got with (`infra.unit_credentials`); None: it was got without one."""
+    sid: str | None = Field(None, max_length=100)
+    """The session of a person who has logged in (`infra.staff_sessions`); None: nobody has."""
+    roles: tuple[Role, ...] = Field((), max_length=8)
+    """All roles of that person; empty: `role` is the only one."""
     exp: int
     iat: int
     nbf: int
@@ -83,13 +82,17 @@ def mint(
     unit: str | None = None,
     subject: str | None = None,
     key_id: str | None = None,
+    session: str | None = None,
+    roles: Sequence[Role] = (),
     ttl: int = 3600,
     clock: Clock = time.time,
 ) -> str:
     """A token for `role`, valid for `ttl` seconds from now. `subject` defaults to the unit, else the role.
 
-    `key_id`: the unit's own key that it is given for.
+    `key_id`: the unit's own key that it is given for; `session`: the login that it belongs to, with all the person's
+    `roles`. The header names the key it is signed with.
     """
+    private, signed_by = signing_key(private_key_pem)
     now = int(clock())
     claims: dict[str, Any] = {  # Any: JSON
         "iss": ISSUER,
@@ -105,17 +108,27 @@ def mint(
         claims["unit"] = unit
     if key_id is not None:
         claims["kid"] = key_id
-    return jwt.encode(claims, private_key_pem, algorithm=ALGORITHM)
+    if session is not None:
+        claims["sid"] = session
+    if roles:
+        claims["roles"] = [one.value for one in roles]
+    return jwt.encode(claims, private, algorithm=ALGORITHM, headers={"kid": signed_by})
 
 
 class Verifier:
-    """Verifies tokens with one public key."""
+    """Verifies tokens with the public keys it is given."""
 
-    def __init__(self, public_key_pem: str, *, clock: Clock = time.time, cached: int = CACHED_TOKENS) -> None:
-        key = load_pem_public_key(public_key_pem.encode())
-        if not isinstance(key, Ed25519PublicKey):
-            raise ValueError("the token key is not an Ed25519 public key")
-        self._key = key
+    def __init__(
+        self,
+        public_keys: str,
+        *,
+        clock: Clock = time.time,
+        cached: int = CACHED_TOKENS,
+        ended: Callable[[Claims], str | None] = lambda claims: None,
+    ) -> None:
+        """`public_keys`: as `KeyRing.read` takes them. `ended`: why the token of a session is not good any more."""
+        self.keys = KeyRing.read(public_keys)
+        self._ended = ended
         self._clock = clock
         self._limit = cached
         self._seen: OrderedDict[str, Claims] = OrderedDict()
@@ -141,6 +154,8 @@ class Verifier:
             raise InvalidToken("expired")
         if now < claims.nbf - LEEWAY_SECONDS:
             raise InvalidToken("not_yet_valid")
+        if claims.sid is not None and (why := self._ended(claims)) is not None:
+            raise InvalidToken(why)
         return claims
 
     def _remember(self, token: str, claims: Claims) -> None:
@@ -152,27 +167,46 @@ class Verifier:
         if len(token) > LONGEST_TOKEN:
             raise InvalidToken("malformed")
         try:
-            content = jwt.decode(
-                token,
-                self._key,
-                algorithms=[ALGORITHM],
-                audience=AUDIENCE,
-                issuer=ISSUER,
-                # Times are checked by `verify`, on every use and with its clock.
-                options={
-                    "require": ["exp", "iat", "nbf", "sub", "jti", "iss", "aud"],
-                    "verify_exp": False,
-                    "verify_nbf": False,
-                    "verify_iat": False,
-                },
-            )
-            claims = Claims.model_validate(content)
+            claims = Claims.model_validate(self._content(token))
         except (jwt.InvalidAudienceError, jwt.InvalidIssuerError):
             raise InvalidToken("wrong_audience") from None
         except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
             raise InvalidToken("forged") from None
         except (jwt.InvalidTokenError, ValidationError):
             raise InvalidToken("malformed") from None
-        if claims.role is Role.SYSTEM:
+        if Role.SYSTEM in (claims.role, *claims.roles):
             raise InvalidToken("forged")
         return claims
+
+    def _content(self, token: str) -> dict[str, Any]:  # Any: JSON
+        named = jwt.get_unverified_header(token).get("kid")
+        if named is None:
+            candidates = self.keys.all()  # a token of an earlier release names no key
+        else:
+            key = self.keys.named(named)
+            if key is None:
+                raise InvalidToken("forged")
+            candidates = [key]
+        for key in candidates[:-1]:
+            try:
+                return self._decoded(token, key)
+            except jwt.InvalidSignatureError:
+                continue
+        return self._decoded(token, candidates[-1])
+
+    def _decoded(self, token: str, key: Ed25519PublicKey) -> dict[str, Any]:  # Any: JSON
+        content: dict[str, Any] = jwt.decode(  # Any: as above
+            token,
+            key,
+            algorithms=[ALGORITHM],
+            audience=AUDIENCE,
+            issuer=ISSUER,
+            # Times are checked by `verify`, on every use and with its clock.
+            options={
+                "require": ["exp", "iat", "nbf", "sub", "jti", "iss", "aud"],
+                "verify_exp": False,
+                "verify_nbf": False,
+                "verify_iat": False,
+            },
+        )
+        return content
