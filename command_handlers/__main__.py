@@ -21,7 +21,7 @@ from infra.broker.publisher import Publisher
 from infra.database import pool
 from infra.ownership import Ownership
 from infra.process import Process, run
-from infra.sealing import MasterKey, Sealer
+from infra.sealing import KeyRing, Sealer
 from infra.settings import Mode
 
 
@@ -56,7 +56,7 @@ async def main(process: Process, defect: str | None) -> None:
     """Build, run until told to stop, close in reverse."""
     settings = process.settings
     rehearse = rehearsal(defect, settings.identity.mode)
-    sealer = Sealer(MasterKey(settings.keys.sealing()))
+    sealer = Sealer(KeyRing.of(settings.keys))
     broker_url = settings.rabbitmq.url.get_secret_value()
     postgres_url = settings.postgres.url.get_secret_value()
     handlers = pool(postgres_url, role="handlers", smallest=2, largest=6, probed=False)

@@ -110,6 +110,7 @@ class Batches:
         partitions = {item.partition for item in items}
         books = {partition: Book(partition, self.memory) for partition in partitions}
         async with connected(self._pool) as connection:
+            await self._sealer.ready(connection)
             look = await self._look(connection, items, books)
             settled: list[Settled] = []
             started = time.perf_counter()

@@ -214,4 +214,4 @@ class _Counts:
 
 def claim_key(sealer: Sealer, unit_id: str, claim: Claim) -> bytes:
     """What stands in the table for a claim: a keyed hash, so that no MRN does."""
-    return sealer.master.hashed(unit_id, claim.kind, claim.key)
+    return sealer.hashed(unit_id, claim.kind, claim.key)

@@ -22,7 +22,7 @@ from infra.http_server import serving
 from infra.portals.hub import Hub
 from infra.portals.log import PostgresPortalLog
 from infra.process import Process, run
-from infra.sealing import MasterKey, Sealer
+from infra.sealing import KeyRing, Sealer
 from infra.settings import Keys
 from infra.tokens import Verifier
 from infra.unit_credentials import Exchange, Revocations
@@ -106,7 +106,7 @@ async def main(process: Process) -> None:
 
 
 def _sealer(keys: Keys) -> Sealer | None:
-    return Sealer(MasterKey(keys.sealing())) if keys.master_key is not None else None
+    return Sealer(KeyRing.of(keys)) if keys.master_key is not None else None
 
 
 if __name__ == "__main__":

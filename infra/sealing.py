@@ -6,12 +6,12 @@ ever, while the log itself is never rewritten. Which fields are sealed is decide
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import orjson
 from cryptography.exceptions import InvalidTag
@@ -20,16 +20,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from contracts.model import Model, sealed_fields
 from infra.database import Connection
 from infra.event_log import Json, StoredEvent
+from infra.master_keys import KeyNotKnown as KeyNotKnown
+from infra.master_keys import KeyRing as KeyRing
+from infra.master_keys import Master, MasterKey, keyed_hash
+from infra.master_keys import SealBroken as SealBroken
 
-_NONCE = 12
-
-
-class KeyNotKnown(Exception):
-    """A data key was wrapped by a master key that this process was not given."""
-
-
-class SealBroken(Exception):
-    """What was sealed does not open under its key: it was altered, or moved to another place."""
+_NONCE: Final = 12
+HASHING: Final = "hashing"
+"""The subject whose key makes keyed hashes: no person, and the same whichever master key wraps it."""
+MASTER_SECONDS: Final = 10.0
+"""How long a KMS may take for the keys of one batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +39,6 @@ class Opened:
     event: StoredEvent
     payload: Json
     erased: bool
-
-
-class MasterKey:
-    """Wraps data keys and makes keyed hashes; from the environment or a KMS."""
-
-    def __init__(self, key: bytes) -> None:
-        if len(key) != 32:
-            raise ValueError("CARESPINE_MASTER_KEY must be 32 bytes, base64: `openssl rand -base64 32`")
-        self.id = hashlib.sha256(b"carespine.master" + key).hexdigest()[:12]
-        self._cipher = AESGCM(hashlib.sha256(b"wrap" + key).digest())
-        self._hashing = hashlib.sha256(b"hash" + key).digest()
-
-    def wrap(self, subject: str, data_key: bytes) -> bytes:
-        """The data key of `subject`, encrypted."""
-        nonce = os.urandom(_NONCE)
-        return nonce + self._cipher.encrypt(nonce, data_key, subject.encode())
-
-    def unwrap(self, subject: str, wrapped: bytes) -> bytes:
-        """The data key of `subject` again."""
-        try:
-            return self._cipher.decrypt(wrapped[:_NONCE], wrapped[_NONCE:], subject.encode())
-        except InvalidTag as why:
-            raise SealBroken(f"the wrapped key of {subject} does not open") from why
-
-    def hashed(self, *parts: str) -> bytes:
-        """A keyed hash: equal for equal values, and telling nothing without the key."""
-        return hmac.digest(self._hashing, "\x1f".join(parts).encode(), "sha256")[:16]
 
 
 def split(word: Model, dumped: Json) -> tuple[Json, Json | None]:
@@ -80,11 +53,42 @@ def split(word: Model, dumped: Json) -> tuple[Json, Json | None]:
 class Sealer:
     """Seals and opens under the data keys of subjects, which it loads, makes and caches."""
 
-    def __init__(self, master: MasterKey, *, retired: Sequence[MasterKey] = (), cached: int = 50_000) -> None:
-        self.master = master
-        self._masters = {key.id: key for key in (master, *retired)}
+    def __init__(self, keys: KeyRing | Master, *, retired: Sequence[Master] = (), cached: int = 50_000) -> None:
+        self.keys: Final = keys if isinstance(keys, KeyRing) else KeyRing(keys, retired=retired)
         self._ciphers: OrderedDict[str, AESGCM] = OrderedDict()
         self._cached = cached
+        self._hashing: bytes | None = None
+
+    @property
+    def master(self) -> Master:
+        """What wraps new data keys."""
+        return self.keys.current
+
+    async def ready(self, connection: Connection) -> None:
+        """Have the hashing key at hand, made once for an installation; before `hashed` is asked."""
+        while self._hashing is None:
+            cursor = await connection.execute(
+                "SELECT master_key_id, wrapped_key FROM subject_keys WHERE subject = %s", (HASHING,)
+            )
+            if row := await cursor.fetchone():
+                self._hashing = await self._unwrapped(HASHING, row[0], bytes(row[1]))
+                return
+            # Where keys were made before this one had a row, hashes were made with the master key of that time.
+            cursor = await connection.execute("SELECT master_key_id FROM subject_keys ORDER BY created_at LIMIT 1")
+            oldest = await cursor.fetchone()
+            first = self._named(HASHING, oldest[0]) if oldest else self.master
+            made = first.first_hashing if isinstance(first, MasterKey) else os.urandom(32)
+            await connection.execute(
+                "INSERT INTO subject_keys (subject, unit_id, master_key_id, wrapped_key) VALUES (%s, '-', %s, %s) "
+                "ON CONFLICT (subject) DO NOTHING",
+                (HASHING, self.master.id, await self.master.wrap(HASHING, made)),
+            )
+
+    def hashed(self, *parts: str) -> bytes:
+        """A keyed hash: equal for equal values, whichever master key is in use, and telling nothing without the key."""
+        if self._hashing is None:
+            raise RuntimeError("the hashing key was not asked for: await ready(...)")
+        return keyed_hash(self._hashing, *parts)
 
     async def load(self, connection: Connection, subjects: Iterable[str]) -> None:
         """Have the keys of these subjects at hand, where they exist."""
@@ -94,41 +98,42 @@ class Sealer:
         cursor = await connection.execute(
             "SELECT subject, master_key_id, wrapped_key FROM subject_keys WHERE subject = ANY(%s)", (missing,)
         )
-        for subject, master_key_id, wrapped in await cursor.fetchall():
-            master = self._masters.get(master_key_id)
-            if master is None:
-                raise KeyNotKnown(f"the key of subject {subject} needs master key {master_key_id}")
-            self._keep(subject, AESGCM(master.unwrap(subject, bytes(wrapped))))
+        async with asyncio.timeout(MASTER_SECONDS):
+            for subject, master_key_id, wrapped in await cursor.fetchall():
+                self._keep(subject, AESGCM(await self._unwrapped(subject, master_key_id, bytes(wrapped))))
 
     async def create(self, connection: Connection, subjects: Mapping[str, str]) -> None:
         """Make keys for those of `{subject: unit_id}` that have none yet, in the caller's transaction.
 
-        A key counts only once that transaction has committed: `forget` the subjects when it did not.
+        A key counts only once that transaction has committed: `forget` the subjects when it did not. Somebody who was
+        erased never gets a key again (the table sees to it); `holds` says so afterwards.
         """
         await self.load(connection, subjects)
         missing = {subject: unit for subject, unit in subjects.items() if subject not in self._ciphers}
         if not missing:
             return
+        self.keys.look()
+        master = self.master
         made = {subject: AESGCM.generate_key(256) for subject in missing}
+        async with asyncio.timeout(MASTER_SECONDS):
+            wrapped = [await master.wrap(subject, key) for subject, key in made.items()]
         cursor = await connection.execute(
             "INSERT INTO subject_keys (subject, unit_id, master_key_id, wrapped_key) "
             "SELECT s, u, %s, w FROM unnest(%s::text[], %s::text[], %s::bytea[]) AS new (s, u, w) "
             "ON CONFLICT (subject) DO NOTHING RETURNING subject",
-            (
-                self.master.id,
-                list(missing),
-                list(missing.values()),
-                [self.master.wrap(subject, key) for subject, key in made.items()],
-            ),
+            (master.id, list(missing), list(missing.values()), wrapped),
         )
         for (subject,) in await cursor.fetchall():
             self._keep(subject, AESGCM(made[subject]))
         await self.load(connection, missing)
 
-    def forget(self, subjects: Iterable[str]) -> None:
-        """Drop keys from the cache: their transaction was rolled back, or the person is being erased."""
-        for subject in subjects:
-            self._ciphers.pop(subject, None)
+    def holds(self, subject: str) -> bool:
+        """Whether the subject's key is at hand."""
+        return subject in self._ciphers
+
+    def forget(self, subjects: Iterable[str]) -> int:
+        """Drop keys from the cache: their transaction was rolled back, or the person was erased. How many it had."""
+        return sum(self._ciphers.pop(subject, None) is not None for subject in subjects)
 
     def seal(self, subject: str, place: str, hidden: Json) -> bytes:
         """Encrypt `hidden` under the subject's key, bound to `place` so that it opens nowhere else."""
@@ -158,6 +163,15 @@ class Sealer:
         if hidden is None:
             return Opened(event, event.payload, True)
         return Opened(event, {**event.payload, **hidden}, False)
+
+    async def _unwrapped(self, subject: str, master_key_id: str, wrapped: bytes) -> bytes:
+        return await self._named(subject, master_key_id).unwrap(subject, wrapped)
+
+    def _named(self, subject: str, master_key_id: str) -> Master:
+        try:
+            return self.keys.named(master_key_id)
+        except KeyNotKnown as why:
+            raise KeyNotKnown(f"the key of subject {subject} needs master key {master_key_id}") from why
 
     def _cipher(self, subject: str) -> AESGCM:
         self._ciphers.move_to_end(subject)

@@ -24,7 +24,8 @@ REMEDIES: Final = {
     "POSTGRES_URL": "postgresql://user:password@host:5432/database; `carespine up` prints one for local use",
     "RABBITMQ_URL": "amqp://user:password@host:5672/; `carespine up` prints one for local use",
     "MODE": "development or production (the default)",
-    "MASTER_KEY": "base64 of 32 random bytes, kept outside the database: openssl rand -base64 32",
+    "MASTER_KEY": "base64 of 32 random bytes, kept outside the database: openssl rand -base64 32; several with commas, "
+    "or the path of a file with one in each line: the one in use first, retired ones after it",
     "TOKEN_PRIVATE_KEY": "an Ed25519 private key, PEM text or a path to it: openssl genpkey -algorithm ed25519",
     "TOKEN_PUBLIC_KEY": "the matching public key, PEM text or a path to it (openssl pkey -pubout); while it is changed "
     "several keys: a JWK Set, a file with one, or a folder of PEM files",
@@ -101,6 +102,10 @@ class Keys(_Part):
     """What seals and what signs. Each is None when this process was not given it; ask with the methods that insist."""
 
     master_key: SecretBytes | None = None
+    retired_master_keys: tuple[SecretBytes, ...] = ()
+    """They still open what they have wrapped, until `carespine keys rotate` has wrapped it anew."""
+    master_key_file: Path | None = None
+    """Where the master keys were read; None: they stood in the environment."""
     token_private_key: SecretStr | None = None
     token_public_key: str | None = None
 
@@ -109,6 +114,25 @@ class Keys(_Part):
         if self.master_key is None:
             raise SettingsError({"MASTER_KEY": "is missing"})
         return self.master_key.get_secret_value()
+
+    def master_keys(self) -> tuple[SecretBytes, ...]:
+        """All of them, the one in use first."""
+        return () if self.master_key is None else (self.master_key, *self.retired_master_keys)
+
+    @classmethod
+    def of_master_keys(cls, given: str) -> Self | None:
+        """Keys written one after the other, or in a file that is named; None when they are no such keys."""
+        file = None
+        try:
+            keys = master_keys_in(given)
+        except ValueError:
+            file = Path(given.removeprefix("file:"))
+            try:
+                keys = master_keys_in(file.read_text(encoding="ascii"))
+            except (OSError, ValueError):  # a ValueError too when it holds other characters, or the path a NUL
+                return None
+        current, *retired = (SecretBytes(key) for key in keys)
+        return cls(master_key=current, retired_master_keys=tuple(retired), master_key_file=file)
 
     def signing(self) -> str:
         """The private key tokens are signed with, as PEM. Raises SettingsError naming what is missing."""
@@ -191,7 +215,7 @@ class Settings(_Part):
             "bridge": {"host": reader.text("BRIDGE_HOST") or "127.0.0.1", "port": reader.port("BRIDGE_PORT")},
             "health": {"host": reader.text("HEALTH_HOST") or "127.0.0.1", "port": reader.port("HEALTH_PORT")},
             "keys": {
-                "master_key": reader.key("MASTER_KEY"),
+                **reader.master_keys("MASTER_KEY"),
                 "token_private_key": reader.pem("TOKEN_PRIVATE_KEY", "PRIVATE KEY"),
                 "token_public_key": reader.public_keys("TOKEN_PUBLIC_KEY"),
             },
@@ -219,6 +243,19 @@ class Settings(_Part):
         if reader.problems:
             raise SettingsError(reader.problems)
         return cls.model_validate(settings)
+
+
+def master_keys_in(text: str) -> list[bytes]:
+    """Keys with commas or line breaks between; `#` begins a comment. Raises a ValueError that shows none."""
+    lines = (line.partition("#")[0] for line in text.splitlines())
+    written = [key.strip() for line in lines for key in line.split(",") if key.strip()]
+    try:
+        keys = [base64.b64decode(key, validate=True) for key in written]
+    except binascii.Error:
+        raise ValueError("not base64") from None
+    if not keys or any(len(key) != KEY_BYTES for key in keys) or len(set(keys)) < len(keys):
+        raise ValueError(f"not keys of {KEY_BYTES} bytes, each another")
+    return keys
 
 
 class _Reader:
@@ -283,18 +320,14 @@ class _Reader:
             return None
         return value
 
-    def key(self, name: str) -> bytes | None:
+    def master_keys(self, name: str) -> dict[str, object]:
         value = self.text(name)
         if value is None:
-            return None
-        try:
-            key = base64.b64decode(value, validate=True)
-        except binascii.Error:
-            key = b""
-        if len(key) != KEY_BYTES:
+            return {}
+        if (keys := Keys.of_master_keys(value)) is None:
             self.problems[name] = "is not base64 of 32 bytes"
-            return None
-        return key
+            return {}
+        return {field: getattr(keys, field) for field in ("master_key", "retired_master_keys", "master_key_file")}
 
     def public_keys(self, name: str) -> str | None:
         """PEM or a JWK Set, a file with either, or every `*.pem` of a folder together."""

@@ -29,7 +29,7 @@ def upgrade(postgres_url: str, *, partitions: int = 16) -> None:
     config.attributes["partitions"] = partitions
     # Two deployments may migrate at once; alembic's own output has nothing for the user.
     os.environ.setdefault("PGAPPNAME", "carespine-migrate")
-    command.upgrade(config, "head")
+    command.upgrade(config, "heads")
 
 
 def head_revision() -> str:

@@ -11,7 +11,7 @@ from infra.broker.publisher import Publisher
 from infra.database import DatabaseUnavailable, pool
 from infra.ownership import Ownership
 from infra.process import Process, run
-from infra.sealing import MasterKey, Sealer
+from infra.sealing import KeyRing, Sealer
 from infra.settings import Settings, SettingsError
 from projections.applying import Applying
 from projections.batch import Reactions
@@ -25,7 +25,7 @@ from projections.runner import Runner, listen
 async def main(process: Process) -> None:
     """Build, run until told to stop, close in reverse."""
     settings = process.settings
-    sealer = Sealer(MasterKey(settings.keys.sealing()))
+    sealer = Sealer(KeyRing.of(settings.keys))
     postgres_url = settings.postgres.url.get_secret_value()
     broker_url = settings.rabbitmq.url.get_secret_value()
     ours = pool(postgres_url, role="projections", smallest=2, largest=4, probed=False)
@@ -76,7 +76,7 @@ async def main(process: Process) -> None:
 
 async def rebuild_named(names: list[str], settings: Settings) -> None:
     """Rebuild these read models, one after the other, telling on stderr how far it is."""
-    sealer = Sealer(MasterKey(settings.keys.sealing()))
+    sealer = Sealer(KeyRing.of(settings.keys))
     async with pool(settings.postgres.url.get_secret_value(), role="projections", largest=1) as ours:
         for name in names:
             async for rebuilt in rebuild(ours, sealer, read_model_named(name)):

@@ -15,7 +15,7 @@ from infra.database import DatabaseUnavailable, pool
 from infra.portals.hub import Hub
 from infra.portals.log import PostgresPortalLog
 from infra.process import Process, run
-from infra.sealing import MasterKey, Sealer
+from infra.sealing import KeyRing, Sealer
 from infra.tokens import Verifier
 from infra.unit_credentials import Exchange, Revocations
 from ws_bridge.admission import PORTAL_PATH, UNIT_PATH, Door
@@ -47,7 +47,7 @@ async def main(process: Process) -> None:
     enter = process.closing.enter_async_context
     broker_url = settings.rabbitmq.url.get_secret_value()
     verifier = Verifier(settings.keys.verifying())
-    sealer = Sealer(MasterKey(settings.keys.sealing()))
+    sealer = Sealer(KeyRing.of(settings.keys))
     database = pool(
         settings.postgres.url.get_secret_value(), role="bridge", smallest=1, largest=READERS + SNAPSHOTS_AT_ONCE + 6
     )

@@ -22,6 +22,7 @@ OTHERS = {
     "demo": "infra.cli.demo",
     "import": "infra.cli.import_fhir",
     "dead-letters": "infra.cli.dead_letters",
+    "keys": "infra.cli.keys",
     "units": "infra.cli.units",
 }
 """Commands with a module of their own: each has an `app`, a function (one command) or a Typer (several)."""

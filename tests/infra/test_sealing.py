@@ -13,7 +13,8 @@ from contracts.ids import PatientId
 from contracts.patient import PatientRegistered
 from infra.database import Connection, pool
 from infra.event_log import StoredEvent
-from infra.sealing import KeyNotKnown, MasterKey, SealBroken, Sealer, place, split
+from infra.master_keys import MasterKey, keyed_hash
+from infra.sealing import KeyNotKnown, SealBroken, Sealer, place, split
 from tests.kit.commands import new_id
 
 HIDDEN = {"lastName": "Quillfeather"}
@@ -132,9 +133,26 @@ def test_a_word_is_split_by_the_types_of_its_fields() -> None:
     assert sorted(hidden or {}) == ["dateOfBirth", "firstName", "lastName", "medicalRecordNumber"]
 
 
-def test_a_keyed_hash_tells_equal_from_different_and_nothing_else() -> None:
-    master = MasterKey(os.urandom(32))
+async def test_a_keyed_hash_tells_equal_from_different_and_stays_when_the_master_key_changes(
+    connection: Connection, postgres: str
+) -> None:
+    old, new = MasterKey(os.urandom(32)), MasterKey(os.urandom(32))
+    before, after = Sealer(old), Sealer(new, retired=[old])
+    await before.ready(connection)
+    await after.ready(connection)
 
-    assert master.hashed("u1", "mrn", "MRN-1") == master.hashed("u1", "mrn", "MRN-1")
-    assert master.hashed("u1", "mrn", "MRN-1") != master.hashed("u1", "mrn", "MRN-2")
-    assert master.hashed("u1", "mrn", "MRN-1") != MasterKey(os.urandom(32)).hashed("u1", "mrn", "MRN-1")
+    assert before.hashed("u1", "mrn", "MRN-1") == after.hashed("u1", "mrn", "MRN-1")
+    assert before.hashed("u1", "mrn", "MRN-1") != before.hashed("u1", "mrn", "MRN-2")
+    with psycopg.connect(postgres, autocommit=True) as owner:
+        owner.execute("DELETE FROM subject_keys")
+    other = Sealer(new)
+    await other.ready(connection)
+    assert other.hashed("u1", "mrn", "MRN-1") != before.hashed("u1", "mrn", "MRN-1")
+
+
+async def test_hashes_of_an_installation_older_than_the_hashing_key_still_hold(connection: Connection) -> None:
+    old, new = MasterKey(os.urandom(32)), MasterKey(os.urandom(32))
+    await Sealer(old).create(connection, {"p1": "u1"})
+    sealer = Sealer(new, retired=[old])
+    await sealer.ready(connection)
+    assert sealer.hashed("u1", "mrn", "MRN-1") == keyed_hash(old.first_hashing, "u1", "mrn", "MRN-1")

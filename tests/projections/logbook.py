@@ -14,7 +14,8 @@ from contracts.ids import partition_of
 from contracts.model import Event
 from infra.database import Connection
 from infra.event_log import NewEvent, append, notify, reserve
-from infra.sealing import MasterKey, Sealer, place, split
+from infra.master_keys import MasterKey
+from infra.sealing import Sealer, place, split
 
 MASTER_KEY = bytes(range(32))
 PARTITIONS = 16
@@ -100,5 +101,7 @@ def stream_of(unit_id: str, fact: Event) -> str:
             return f"queue-{unit_id}.{about['department']}.{about['serviceDay']}"
         case "patient" | "encounter" | "task":
             return f"{fact.context}-{about[fact.context + 'Id']}"
+        case "staff":
+            return f"staff-{about['accountId']}"
         case _:
             return f"unit_command-{about['unitCommandId']}"

@@ -14,7 +14,8 @@ from contracts.routing import EVENTS, feed_key
 from infra.broker.errors import BrokerUnavailable
 from infra.broker.publisher import Publisher
 from infra.database import Connection, Pool, connected, pool
-from infra.sealing import MasterKey, Sealer
+from infra.master_keys import MasterKey
+from infra.sealing import Sealer
 from infra.telemetry.metrics import Metrics
 from projections.applying import Applying
 from projections.batch import Reactions
