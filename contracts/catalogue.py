@@ -10,6 +10,7 @@ from contracts.encounter import EncounterCommands, EncounterEvents
 from contracts.model import Command, Event
 from contracts.patient import PatientCommands, PatientEvents
 from contracts.queue import CallNext, QueueCommands, QueueEvents
+from contracts.staff import StaffCommands, StaffEvents
 from contracts.task import TaskCommands, TaskEvents
 from contracts.unit import UnitCommands, UnitEvents
 from contracts.unit_command import (
@@ -21,8 +22,10 @@ from contracts.unit_command import (
     UnitCommandQueued,
 )
 
-AnyCommand = UnitCommands | PatientCommands | EncounterCommands | QueueCommands | MailboxCommands | TaskCommands
-AnyEvent = UnitEvents | PatientEvents | EncounterEvents | QueueEvents | MailboxEvents | TaskEvents
+AnyCommand = (
+    UnitCommands | PatientCommands | EncounterCommands | QueueCommands | MailboxCommands | TaskCommands | StaffCommands
+)
+AnyEvent = UnitEvents | PatientEvents | EncounterEvents | QueueEvents | MailboxEvents | TaskEvents | StaffEvents
 
 COMMANDS: Final[Mapping[str, type[Command]]] = {word.type_name(): word for word in get_args(AnyCommand)}
 EVENTS: Final[Mapping[str, type[Event]]] = {word.type_name(): word for word in get_args(AnyEvent)}

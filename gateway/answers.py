@@ -28,6 +28,7 @@ _NAMED_BY_PATH: Final = {
     "department": "department_not_found",
     "unit_command_id": "unit_command_not_found",
     "task_id": "task_not_found",
+    "account_id": "staff_not_found",
 }
 
 

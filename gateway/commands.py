@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from contracts import encounter, patient, portal_access, queue, task, unit, unit_command, unit_credential
+from contracts import encounter, patient, portal_access, queue, staff, task, unit, unit_command, unit_credential
 from contracts.envelope import Json
 from gateway.command_routes import CommandRoute, new
 
@@ -15,6 +15,7 @@ ENTRY: Final = "01996a2f-1a02-7e90-8d21-6c0f3b7a9e42"
 OTHER_ENTRY: Final = "01996a31-77b0-7d14-a3c8-2e9f5b1d6078"
 UNIT_COMMAND: Final = "01996a33-0d5e-7f02-b6a4-91c3e7d80b2f"
 TASK: Final = "01996a35-5c21-7b66-9f0a-3d8e1a7c4b90"
+ACCOUNT: Final = "01996a37-2b84-7c19-8e53-7f0d4c6a1b25"
 DEADLINE: Final = timedelta(hours=24)
 """Until when a unit may take up a durable command, where the caller says nothing."""
 
@@ -291,6 +292,36 @@ TASKS: Final = (
     _task(task.MarkTaskEnteredInError, "entered-in-error", "entered-in-error", {"reason": "another patient was meant"}),
 )
 
+STAFF: Final = (
+    CommandRoute(
+        command=staff.GrantRole,
+        path="/api/staff/{account_id}/roles",
+        example={"role": "nurse", "endsAt": "2026-12-31T23:00:00Z"},
+        result={"id": ACCOUNT, "status": "active", "roles": ["nurse"]},
+    ),
+    CommandRoute(
+        command=staff.RevokeRole,
+        path="/api/staff/{account_id}/revoke-role",
+        example={"role": "nurse", "reasonCode": "changed-duties"},
+        result={"id": ACCOUNT, "status": "active", "roles": []},
+    ),
+    CommandRoute(
+        command=staff.SuspendStaff,
+        path="/api/staff/{account_id}/suspend",
+        example={"reasonCode": "left"},
+        result={"id": ACCOUNT, "status": "suspended", "roles": ["nurse"]},
+    ),
+    CommandRoute(
+        command=staff.ReinstateStaff,
+        path="/api/staff/{account_id}/reinstate",
+        example={},
+        result={"id": ACCOUNT, "status": "active", "roles": ["nurse"]},
+    ),
+)
+
 HOT: Final = (ENCOUNTERS[0], QUEUES[0], PATIENTS[0])
 """Asked for most; they stand first where the router looks."""
-ROWS: Final = (*HOT, *(row for row in (*ENCOUNTERS, *QUEUES, *PATIENTS, *UNITS, *MAILBOX, *TASKS) if row not in HOT))
+ROWS: Final = (
+    *HOT,
+    *(row for row in (*ENCOUNTERS, *QUEUES, *PATIENTS, *UNITS, *MAILBOX, *TASKS, *STAFF) if row not in HOT),
+)

@@ -79,6 +79,7 @@ CONTENT_REFUSALS: Final = frozenset(
         *("mrn_not_valid", "birth_date_in_future", "deadline_in_past", "same_department", "department_not_found"),
         "due_in_past",
         *("enrolment_code_not_valid", "enrolment_code_expired", "enrolment_code_used"),
+        *("invitation_not_valid", "invitation_expired", "role_ends_before_it_starts"),
     }
 )
 """Refusals that another content of the same request would not meet; the rest are about the state of things."""

@@ -9,6 +9,7 @@ from projections import (
     notifications,
     patients,
     queue_entries,
+    staff,
     tasks,
     unit_commands,
     unit_credentials,
@@ -25,6 +26,7 @@ READ_MODELS: Final[tuple[ReadModel, ...]] = (
     unit_commands.model,
     unit_credentials.model,
     tasks.model,
+    staff.model,
 )
 
 

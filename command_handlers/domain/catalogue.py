@@ -9,6 +9,7 @@ from command_handlers.domain.decider import Aggregate
 from command_handlers.domain.encounter import ENCOUNTER
 from command_handlers.domain.patient import PATIENT
 from command_handlers.domain.queue import QUEUE
+from command_handlers.domain.staff import STAFF
 from command_handlers.domain.task import TASK
 from command_handlers.domain.unit import UNIT
 from command_handlers.domain.unit_command import MAILBOX
@@ -17,7 +18,7 @@ from contracts.model import Command
 AnyAggregate = Aggregate[Any, Any, Any]  # Any: state, commands and events belong together in each, whatever they are
 
 AGGREGATES: Final[Mapping[str, AnyAggregate]] = {
-    aggregate.context: aggregate for aggregate in (UNIT, PATIENT, ENCOUNTER, QUEUE, MAILBOX, TASK)
+    aggregate.context: aggregate for aggregate in (UNIT, PATIENT, ENCOUNTER, QUEUE, MAILBOX, TASK, STAFF)
 }
 
 

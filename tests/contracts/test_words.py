@@ -64,6 +64,7 @@ def test_only_the_system_asks_for_what_no_role_may() -> None:
         *("Enqueue", "CloseEntry", "MoveToDepartment", "ExpireUnitCommand", "SupersedeUnitCommand"),
         *("NoteUnitUnreachable", "NoteUnitBack", "RaiseConflict", "NoteTaskOverdue"),
         *("IssueEnrolmentCode", "EnrolUnit", "RotateUnitKey"),  # what they carry is the gateway's to make and to prove
+        *("AppointFirstAdmin", "InviteStaff", "ActivateStaff"),  # likewise
     }
     assert not any(Role.SYSTEM in command.may for command in COMMANDS.values())
     assert SYSTEM.role is Role.SYSTEM

@@ -20,6 +20,7 @@ from command_handlers.domain.encounter import encounter_stream
 from command_handlers.domain.patient import patient_stream
 from command_handlers.domain.processes import reactions
 from command_handlers.domain.queue import queue_stream
+from command_handlers.domain.staff import staff_stream
 from command_handlers.domain.task import task_stream
 from command_handlers.domain.unit import UNIT, Unit, admits, unit_stream
 from command_handlers.domain.unit_command import unit_command_stream
@@ -45,6 +46,7 @@ def stream_of(event: Event, unit_id: str = UNIT_ID) -> str:
         "queue": lambda: queue_stream(unit_id, told.department, told.service_day),
         "unit_command": lambda: unit_command_stream(told.unit_command_id),
         "task": lambda: task_stream(told.task_id),
+        "staff": lambda: staff_stream(told.account_id),
     }
     return by_context[event.context]()
 

@@ -8,14 +8,19 @@ import psycopg
 import pytest
 
 from infra.database import connected, pool
-from migrations.versions import r0002_read_models, r0004_unit_credentials, r0006_tasks
+from migrations.versions import r0002_read_models, r0004_unit_credentials, r0006_tasks, r0009_staff
 from projections import encounters, patient_search, patients, units, waiting_room
 from projections.read_model import metadata
 from tests.projections.facts import MORNING, NORTH, SOUTH, arrival, enqueued, patient, told, unit
 from tests.projections.readside import ReadSide
 
 OF_CARE = r0002_read_models.READ_TABLES
-READ_TABLES = (*OF_CARE, *r0004_unit_credentials.READ_TABLES, *r0006_tasks.READ_TABLES)
+READ_TABLES = (
+    *OF_CARE,
+    *r0004_unit_credentials.READ_TABLES,
+    *r0006_tasks.READ_TABLES,
+    *r0009_staff.READ_TABLES,
+)
 
 
 @pytest.fixture
