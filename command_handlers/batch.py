@@ -23,7 +23,7 @@ from command_handlers.letters import notice_letter
 from command_handlers.loading import Block, Found, Receipt, enter_streams, find, load
 from command_handlers.messages import Item
 from command_handlers.setting_aside import SettingAside
-from command_handlers.writing import Settled, write
+from command_handlers.writing import Settled, erased_by, write
 from contracts.catalogue import UnknownWord, command_from
 from contracts.dead_letter import Reason
 from contracts.envelope import CommandEnvelope, Outcome, Status
@@ -76,6 +76,10 @@ class Batches:
         self._rehearse = rehearse
         self.memory = Memory()
 
+    def forget(self, partition: int) -> None:
+        """Nothing of what happened in the partition is in memory any more; it is read again when it is needed."""
+        self.memory.forget(partition)
+
     def decode(self, item: Item) -> None:
         """Read the message; what cannot be read is marked dead with its reason."""
         try:
@@ -120,8 +124,13 @@ class Batches:
             if settled:
                 await write(connection, self._sealer, epochs, settled)
             await _clear_attempts(connection, items)
+        erased = erased_by(settled)
+        self._sealer.forget(erased)
         for book in books.values():
-            book.remember()
+            if book.partition in erased.values():
+                self.forget(book.partition)
+            else:
+                book.remember()
         result.answers.extend((one.envelope, one.outcome) for one in settled)
         self._measure(settled, decided - started, time.perf_counter() - decided)
         return result

@@ -1,6 +1,6 @@
 """Writing a decided batch in one transaction, all of it or nothing.
 
-Events, receipts, claims, counts, timers, blocks, and letters that are to go to the desk.
+Events, receipts, claims, counts, timers, blocks, letters that are to go to the desk, and keys that are destroyed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from contracts.dead_letter import DeadLetter
 from contracts.envelope import CommandEnvelope, Json, Origin, Outcome
 from contracts.identity import SYSTEM
 from contracts.model import has_sealed, sealed_fields
+from contracts.patient import PatientErased
 from contracts.routing import UNIT_LETTER_KEYS
 from infra.database import Connection, one_transaction
 from infra.event_log import NewEvent, append, notify, reserve
@@ -116,6 +117,7 @@ async def write(connection: Connection, sealer: Sealer, epochs: Mapping[int, int
             await _write_counts(connection, batch)
             await _write_timers(connection, batch)
             await _write_letters(connection, batch)
+            await _destroy_keys(connection, batch)
             expected += await _write_blocks(connection, batch)
             if any(settled.events for settled in batch):
                 await notify(connection)
@@ -176,7 +178,8 @@ def _new_event(sealer: Sealer, envelope: CommandEnvelope, written: Written, acto
     if sealed_fields(type(event)):
         clear, hidden = split(event, event.to_dict())
         payload = orjson.dumps(clear)
-        if hidden and (subject := event.subject()):
+        # Of somebody who was erased no words are kept: there is no key, and there will be none.
+        if hidden and (subject := event.subject()) and sealer.holds(subject):
             sealed = sealer.seal(subject, place(written.stream, written.version), hidden)
     else:
         payload = event.to_json()
@@ -265,6 +268,38 @@ async def _write_letters(connection: Connection, batch: Sequence[Settled]) -> No
     ]
     if rows:
         await connection.execute(_LETTERS, [list(column) for column in zip(*rows, strict=True)])
+
+
+def erased_by(batch: Sequence[Settled]) -> dict[str, int]:
+    """Persons whose key the batch destroys, and their partition."""
+    return {
+        str(written.event.patient_id): settled.outcome.partition
+        for settled in batch
+        for written in settled.events
+        if isinstance(written.event, PatientErased)
+    }
+
+
+async def _destroy_keys(connection: Connection, batch: Sequence[Settled]) -> None:
+    for settled in batch:
+        for written in settled.events:
+            if isinstance(written.event, PatientErased):
+                subject = str(written.event.patient_id)
+                await connection.execute(
+                    "INSERT INTO erasures (subject, patient_id, unit_id, partition, position, command_id, basis, "
+                    "requested_by) VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                    (
+                        subject,
+                        written.event.patient_id,
+                        settled.envelope.unit_id,
+                        settled.outcome.partition,
+                        settled.outcome.position,
+                        settled.envelope.command_id,
+                        written.event.basis.value,
+                        settled.envelope.actor.subject,
+                    ),
+                )
+                await connection.execute("SELECT destroy_subject_key(%s)", (subject,))
 
 
 async def _write_timers(connection: Connection, batch: Sequence[Settled]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import date
 from enum import StrEnum
 from typing import Annotated, ClassVar
+from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
@@ -23,7 +24,19 @@ PersonName = Annotated[
 Mrn = Annotated[
     str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]+$")
 ]
+PlaceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_ -]{0,39}$")]
+"""A kind of thing that was purged: words of ours, never of the person's."""
 RoomNumber = Annotated[str, StringConstraints(min_length=1, max_length=10, strip_whitespace=True)]
+
+
+class ErasureBasis(StrEnum):
+    """Why a person's data are erased."""
+
+    PERSON_ASKED = "person-asked"
+    CONSENT_WITHDRAWN = "consent-withdrawn"
+    RETENTION_OVER = "retention-over"
+    COURT_ORDER = "court-order"
+    ENTERED_IN_ERROR = "entered-in-error"
 
 
 class Gender(StrEnum):
@@ -127,6 +140,42 @@ class MarkDeceased(_PatientCommand):
     deceased_at: Instant
 
 
+class PlaceLegalHold(_PatientCommand):
+    """What is known of the person must be kept until the hold is lifted, whoever asks for erasure."""
+
+    may: ClassVar[frozenset[Role]] = ADMINS
+    hold_id: UUID
+    reason: Sealed[str | None] = Field(None, max_length=500)
+
+
+class LiftLegalHold(_PatientCommand):
+    """The hold's matter is over; others stay."""
+
+    may: ClassVar[frozenset[Role]] = ADMINS
+    hold_id: UUID
+
+
+class RequestErasure(_PatientCommand):
+    """Make everything that identifies the person unreadable for ever, everywhere; nothing brings it back.
+
+    Refused: `under_legal_hold`. The facts stay, without words; the medical record number is free again.
+    """
+
+    may: ClassVar[frozenset[Role]] = ADMINS
+    basis: ErasureBasis
+
+
+class ReportErasure(_PatientCommand):
+    """What a unit's agent has purged of a person who was erased, by kind of thing.
+
+    Offline: waits with what else waits for the link, for it is made in the transaction that purges.
+    """
+
+    may: ClassVar[frozenset[Role]] = frozenset({Role.UNIT})
+    offline: ClassVar[Offline] = Offline.LATER
+    counts: dict[PlaceName, int] = Field(max_length=30)
+
+
 class _PatientEvent(Event):
     context: ClassVar[str] = "patient"
     patient_id: PatientId
@@ -181,6 +230,31 @@ class PatientDied(_PatientEvent):
     deceased_at: Instant
 
 
+class LegalHoldPlaced(_PatientEvent):
+    """The person's data must be kept."""
+
+    hold_id: UUID
+    reason: Sealed[str | None] = None
+
+
+class LegalHoldLifted(_PatientEvent):
+    """A hold is over."""
+
+    hold_id: UUID
+
+
+class PatientErased(_PatientEvent):
+    """The person's key was destroyed with this fact: whoever holds something of theirs lets go of it."""
+
+    basis: ErasureBasis
+
+
+class ErasureReported(_PatientEvent):
+    """What was purged at the unit."""
+
+    counts: dict[PlaceName, int]
+
+
 class PatientNotFound(Refusal):
     """The unit has no patient with this id."""
 
@@ -189,8 +263,16 @@ class PatientAlreadyRegistered(Refusal):
     """A patient with this id is registered with other data."""
 
 
-class PatientErased(Refusal):
+class RecordErased(Refusal):
     """What identified this patient has been erased; the record accepts nothing more."""
+
+    @classmethod
+    def code(cls) -> str:
+        return "patient_erased"
+
+
+class UnderLegalHold(Refusal):
+    """This patient's data must be kept: a legal hold stands."""
 
 
 class PatientNotActive(Refusal):
@@ -210,8 +292,26 @@ class BirthDateInFuture(Refusal):
 
 
 PatientCommands = (
-    RegisterPatient | UpdateDemographics | AssignMrn | DeactivatePatient | ReactivatePatient | MarkDeceased
+    RegisterPatient
+    | UpdateDemographics
+    | AssignMrn
+    | DeactivatePatient
+    | ReactivatePatient
+    | MarkDeceased
+    | PlaceLegalHold
+    | LiftLegalHold
+    | RequestErasure
+    | ReportErasure
 )
 PatientEvents = (
-    PatientRegistered | DemographicsUpdated | MrnAssigned | PatientDeactivated | PatientReactivated | PatientDied
+    PatientRegistered
+    | DemographicsUpdated
+    | MrnAssigned
+    | PatientDeactivated
+    | PatientReactivated
+    | PatientDied
+    | LegalHoldPlaced
+    | LegalHoldLifted
+    | PatientErased
+    | ErasureReported
 )

@@ -16,6 +16,7 @@ OTHER_ENTRY: Final = "01996a31-77b0-7d14-a3c8-2e9f5b1d6078"
 UNIT_COMMAND: Final = "01996a33-0d5e-7f02-b6a4-91c3e7d80b2f"
 TASK: Final = "01996a35-5c21-7b66-9f0a-3d8e1a7c4b90"
 ACCOUNT: Final = "01996a37-2b84-7c19-8e53-7f0d4c6a1b25"
+HOLD: Final = "01996a37-2f40-7c1a-9d55-7e2b4c6f8a03"
 DEADLINE: Final = timedelta(hours=24)
 """Until when a unit may take up a durable command, where the caller says nothing."""
 
@@ -74,6 +75,24 @@ PATIENTS: Final = (
         path="/api/patients/{patient_id}/deceased",
         example={"deceasedAt": "2026-11-20T04:30:00Z"},
         result={"id": PATIENT},
+    ),
+    CommandRoute(
+        command=patient.RequestErasure,
+        path="/api/patients/{patient_id}/erasure",
+        example={"basis": "person-asked"},
+        result={"id": PATIENT, "status": "erased"},
+    ),
+    CommandRoute(
+        command=patient.PlaceLegalHold,
+        path="/api/patients/{patient_id}/legal-holds",
+        example={"holdId": HOLD, "reason": "a case is open"},
+        result={"id": PATIENT, "status": "active"},
+    ),
+    CommandRoute(
+        command=patient.LiftLegalHold,
+        path="/api/patients/{patient_id}/legal-holds/{hold_id}/lift",
+        example={},
+        result={"id": PATIENT, "status": "active"},
     ),
 )
 

@@ -103,7 +103,7 @@ def plan(facts: Iterable[Seen], reactions: Mapping[str, Sequence[Reaction]]) -> 
             row = fact.row if reaction.computed is None else {**fact.row, **reaction.computed.of(fact.row)}
             place = (reaction.read_model, row["partition"], row[reaction.key])
             at = latest.get(id(reaction), -1)
-            if at <= touched.get(place, -1):
+            if at <= touched.get(place, -1) or reaction.across:
                 at = latest[id(reaction)] = len(steps)
                 steps.append(Step(reaction))
             steps[at].rows.append(row)

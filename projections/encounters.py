@@ -6,7 +6,21 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import AwareDatetime
-from sqlalchemy import TIMESTAMP, Boolean, Column, Integer, Select, Table, Text, Uuid, bindparam, case, select
+from sqlalchemy import (
+    TIMESTAMP,
+    Boolean,
+    Column,
+    Integer,
+    Select,
+    Table,
+    Text,
+    Uuid,
+    bindparam,
+    case,
+    null,
+    select,
+    true,
+)
 from sqlalchemy.sql.dml import UpdateBase
 
 from contracts.encounter import (
@@ -19,6 +33,7 @@ from contracts.encounter import (
     VisitCancelled,
 )
 from contracts.model import Model
+from contracts.patient import PatientErased
 from projections.questions import Connection, CursorNotValid, Page, Question, cursor_parts, page_of
 from projections.read_model import Facts, ReadModel, added, changed, metadata
 
@@ -114,6 +129,20 @@ def is_over(facts: Facts) -> UpdateBase:
 def does_not_take_place(facts: Facts) -> UpdateBase:
     """The visit is cancelled."""
     return _visit(facts, status="cancelled", open=False, closing_note=facts.reason, ended_at=facts.occurred_at)
+
+
+@model.on(PatientErased, across="patient_id")
+def loses_its_words(facts: Facts) -> UpdateBase:
+    """The visit of somebody who was erased: its times stay."""
+    return changed(
+        encounters,
+        encounters.c.patient_id == facts.patient_id,
+        encounters.c.unit_id == facts.unit_id,
+        reason=null(),
+        triage_note=null(),
+        closing_note=null(),
+        erased=true(),
+    )
 
 
 def _visit(facts: Facts, **values: object) -> UpdateBase:

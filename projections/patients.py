@@ -8,10 +8,11 @@ security. A record whose person was erased keeps its line, with nothing in it th
 from __future__ import annotations
 
 from datetime import date
+from typing import Final
 from uuid import UUID
 
 from pydantic import AwareDatetime
-from sqlalchemy import TIMESTAMP, Boolean, Column, Date, Integer, Table, Text, Uuid, bindparam, null, select
+from sqlalchemy import TIMESTAMP, Boolean, Column, Date, Integer, Table, Text, Uuid, bindparam, null, select, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.dml import UpdateBase
 
@@ -21,6 +22,7 @@ from contracts.patient import (
     MrnAssigned,
     PatientDeactivated,
     PatientDied,
+    PatientErased,
     PatientReactivated,
     PatientRegistered,
 )
@@ -51,6 +53,10 @@ patients = Table(
     Column("registered_at", TIMESTAMP(timezone=True), nullable=False),
     Column("updated_at", TIMESTAMP(timezone=True), nullable=False),
 )
+
+SAYS_WHO: Final = (
+    "medical_record_number", "first_name", "last_name", "date_of_birth", "contact", "room_number", "source_id",
+)  # fmt: skip
 
 model = ReadModel("patients", (patients,), key="patient_id")
 
@@ -129,6 +135,13 @@ def is_in_use_again(facts: Facts) -> UpdateBase:
 def has_died(facts: Facts) -> UpdateBase:
     """The record of somebody who has died."""
     return _record(facts, status="deceased", deceased_at=facts.deceased_at)
+
+
+@model.on(PatientErased)
+def is_erased(facts: Facts) -> UpdateBase:
+    """The line stays, and nothing in it tells who this was."""
+    nobody: dict[str, object] = {name: null() for name in SAYS_WHO}
+    return _record(facts, **nobody, last_first="", first_last="", erased=true())
 
 
 def _record(facts: Facts, **values: object) -> UpdateBase:

@@ -162,6 +162,8 @@ class Reaction:
     key: str
     """JSON name of the field that says which row is meant: facts of one row are never applied by one statement."""
     computed: Computed | None
+    across: bool = False
+    """It concerns any number of rows, whatever their key: never earlier than anything that came before it."""
 
 
 Handler = Callable[[Facts], UpdateBase]
@@ -178,8 +180,13 @@ class ReadModel:
     reactions: dict[str, Reaction] = field(default_factory=dict)
     """By the event's type name."""
 
-    def on(self, event: type[Event], *, computed: Computed | None = None) -> Callable[[Handler], Handler]:
-        """Register the statement for a kind of fact; later facts of the same row are applied after it."""
+    def on(
+        self, event: type[Event], *, computed: Computed | None = None, across: str | None = None
+    ) -> Callable[[Handler], Handler]:
+        """Register the statement for a kind of fact; later facts of the same row are applied after it.
+
+        `across` names the field by which a fact concerns many rows: it is applied after all that came before.
+        """
 
         def register(handler: Handler) -> Handler:
             type_name = event.type_name()
@@ -189,8 +196,9 @@ class ReadModel:
                 read_model=self.name,
                 name=handler.__name__,
                 statement=Compiled(lambda: handler(Facts(event, computed))),
-                key=to_camel(self.key),
+                key=to_camel(across or self.key),
                 computed=computed,
+                across=across is not None,
             )
             return handler
 

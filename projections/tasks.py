@@ -21,11 +21,13 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.dml import UpdateBase
 
 from contracts.model import Model
+from contracts.patient import PatientErased
 from contracts.task import (
     Cause,
     TaskAccepted,
@@ -182,6 +184,20 @@ def was_an_error(facts: Facts) -> UpdateBase:
 def is_late(facts: Facts) -> UpdateBase:
     """Its time came and it was not done."""
     return _task(facts, overdue=True)
+
+
+@model.on(PatientErased, across="patient_id")
+def loses_its_words(facts: Facts) -> UpdateBase:
+    """About somebody who was erased: what was to be done stays, nothing that was said."""
+    return changed(
+        tasks,
+        tasks.c.patient_id == facts.patient_id,
+        tasks.c.unit_id == facts.unit_id,
+        title=null(),
+        description=null(),
+        last_words=null(),
+        erased=true(),
+    )
 
 
 def _words(facts: Facts) -> Any:  # Any: a text

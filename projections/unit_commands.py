@@ -28,11 +28,13 @@ from sqlalchemy import (
     literal,
     null,
     select,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.dml import UpdateBase
 
 from contracts.model import Model
+from contracts.patient import PatientErased
 from contracts.unit_command import (
     UnitCommandApplied,
     UnitCommandCancelled,
@@ -93,6 +95,18 @@ def is_asked(facts: Facts) -> UpdateBase:
         attempt=1,
         supersede_key=facts.supersede_key,
         history=_witnessed(facts, "logged", by="event store", attempt=literal(1)),
+    )
+
+
+@model.on(PatientErased, across="patient_id")
+def loses_its_words(facts: Facts) -> UpdateBase:
+    """About somebody who was erased: what came of it stays, nothing that the site answered."""
+    return changed(
+        unit_commands,
+        unit_commands.c.patient_id == facts.patient_id,
+        unit_commands.c.unit_id == facts.unit_id,
+        result=null(),
+        erased=true(),
     )
 
 

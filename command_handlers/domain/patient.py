@@ -20,6 +20,10 @@ from contracts.patient import (
     BirthDateInFuture,
     DeactivatePatient,
     DemographicsUpdated,
+    ErasureReported,
+    LegalHoldLifted,
+    LegalHoldPlaced,
+    LiftLegalHold,
     MarkDeceased,
     MrnAssigned,
     MrnNotValid,
@@ -34,8 +38,13 @@ from contracts.patient import (
     PatientNotFound,
     PatientReactivated,
     PatientRegistered,
+    PlaceLegalHold,
     ReactivatePatient,
+    RecordErased,
     RegisterPatient,
+    ReportErasure,
+    RequestErasure,
+    UnderLegalHold,
     UpdateDemographics,
 )
 
@@ -55,18 +64,22 @@ class Patient:
     """None: no record, or erased."""
     active: bool = False
     deceased_at: datetime | None = None
+    holds: frozenset[UUID] = frozenset()
+    """Legal holds that stand."""
+    is_erased: bool = False
+    """Erasure was asked for and has happened."""
 
     @property
     def erased(self) -> bool:
         """Whether the key is gone, so that nobody can tell any more who this was."""
-        return self.who is not None and self.who.first_name is None
+        return self.is_erased or (self.who is not None and self.who.first_name is None)
 
     def require_kept(self, patient_id: PatientId) -> None:
         """Refuse what is about nobody: no such record, or one that was erased."""
         if self.registered is None:
             raise PatientNotFound(patient_id=str(patient_id))
         if self.erased:
-            raise PatientErased(patient_id=str(patient_id))
+            raise RecordErased(patient_id=str(patient_id))
 
     def require_active(self, patient_id: PatientId) -> None:
         """Refuse what is meant for a record in use."""
@@ -95,8 +108,17 @@ def decide(command: PatientCommands, patient: Patient, situation: Situation) -> 
     if isinstance(command, RegisterPatient):
         return _registered(command, patient, situation)
     patient_id = command.patient_id
+    if isinstance(command, RequestErasure):
+        return _erased(command, patient)
+    if isinstance(command, ReportErasure):
+        return [ErasureReported(patient_id=patient_id, counts=command.counts)] if patient.is_erased else []
     patient.require_kept(patient_id)
     match command:
+        case PlaceLegalHold(hold_id=hold_id, reason=reason):
+            placed = LegalHoldPlaced(patient_id=patient_id, hold_id=hold_id, reason=reason)
+            return [] if hold_id in patient.holds else [placed]
+        case LiftLegalHold(hold_id=hold_id):
+            return [LegalHoldLifted(patient_id=patient_id, hold_id=hold_id)] if hold_id in patient.holds else []
         case UpdateDemographics():
             patient.require_active(patient_id)
             return _updated(command, patient, situation)
@@ -139,6 +161,16 @@ def _registered(command: RegisterPatient, patient: Patient, situation: Situation
     if command.deceased_at is not None:
         events.append(PatientDied(patient_id=command.patient_id, deceased_at=command.deceased_at))
     return events
+
+
+def _erased(command: RequestErasure, patient: Patient) -> list[PatientEvents]:
+    if patient.registered is None:
+        raise PatientNotFound(patient_id=str(command.patient_id))
+    if patient.is_erased:
+        return []
+    if patient.holds:
+        raise UnderLegalHold(patient_id=str(command.patient_id), holds=len(patient.holds))
+    return [PatientErased(patient_id=command.patient_id, basis=command.basis)]
 
 
 def _updated(command: UpdateDemographics, patient: Patient, situation: Situation) -> list[PatientEvents]:
@@ -201,6 +233,16 @@ def evolve(patient: Patient, event: PatientEvents) -> Patient:
             return replace(patient, active=True)
         case PatientDied(deceased_at=deceased_at):
             return replace(patient, deceased_at=deceased_at)
+        case LegalHoldPlaced(hold_id=hold_id):
+            return replace(patient, holds=patient.holds | {hold_id})
+        case LegalHoldLifted(hold_id=hold_id):
+            return replace(patient, holds=patient.holds - {hold_id})
+        case PatientErased(patient_id=patient_id):
+            # States are kept in memory between commands: nothing of the person stays in this one.
+            line = PatientRegistered(patient_id=patient_id)
+            return replace(patient, registered=line, who=line, mrn=None, holds=frozenset(), is_erased=True)
+        case ErasureReported():
+            return patient
         case _:
             assert_never(event)
 
@@ -212,6 +254,9 @@ def claims(patient: Patient, event: PatientEvents) -> Sequence[Taken | Freed]:
             return (Taken(mrn_claim(mrn)),)
         case MrnAssigned(medical_record_number=str(mrn)) if patient.mrn is not None:
             return (Freed(mrn_claim(patient.mrn)), Taken(mrn_claim(mrn)))
+        case PatientErased() if patient.mrn is not None:
+            # Even its keyed hash would say, to whoever has the key and counts through the numbers, whose it was.
+            return (Freed(mrn_claim(patient.mrn)),)
         case _:
             return ()
 
@@ -220,6 +265,8 @@ def answer(command: PatientCommands, patient: Patient) -> Json:
     """The record's id and, but for its registration, whether it is in use."""
     if isinstance(command, RegisterPatient):
         return {"id": str(command.patient_id)}
+    if patient.is_erased:
+        return {"id": str(command.patient_id), "status": "erased"}
     return {"id": str(command.patient_id), "status": "active" if patient.active else "inactive"}
 
 

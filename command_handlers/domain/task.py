@@ -14,7 +14,7 @@ from command_handlers.domain.decider import Aggregate, Counted, Freed, Situation
 from command_handlers.domain.patient import PATIENT, patient_stream
 from contracts.envelope import Json
 from contracts.identity import ADMINS, Actor, Role
-from contracts.patient import PatientErased
+from contracts.patient import RecordErased
 from contracts.task import (
     CONFLICT,
     FINAL,
@@ -267,7 +267,7 @@ def _require_not_erased(command: TaskCommands, task: Task, situation: Situation)
     said = getattr(command, "reason", None) or getattr(command, "notes", None)
     patient_id = task.created.patient_id if task.created else None
     if said and patient_id and situation.look(PATIENT, patient_stream(patient_id)).erased:
-        raise PatientErased(patient_id=str(patient_id))
+        raise RecordErased(patient_id=str(patient_id))
 
 
 def _may_speak(actor: Actor, task: Task) -> bool:

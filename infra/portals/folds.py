@@ -148,8 +148,13 @@ _RECORD: Final[Mapping[str, str]] = {
 }
 
 
+_NOT_FOR_BOARDS: Final = frozenset({"LegalHoldPlaced", "LegalHoldLifted", "ErasureReported"})
+
+
 def _patient(fact: Fact, state: State) -> Data | None:
     change = fact.type.partition(".")[2]
+    if change in _NOT_FOR_BOARDS:
+        return None
     state["status"] = _RECORD.get(change, state.get("status"))
     if state["status"] is None or "patientId" not in fact.payload:
         return None

@@ -35,6 +35,7 @@ CLEAR = {
     "cause": "the command that led to a task: its id, type, time and why it was refused",
     "code": "a code of the unit's own system, no sentence (its pattern admits no space)",
     "code_hash": "the hash of 125 random bits, which tells nothing of them",
+    "counts": "how many of what was purged, by names of our own (their pattern admits little else)",
     "counter": "a desk or room of the unit, told to everybody in the waiting room",
     "department": "a code of the unit",
     "kind": "a code of the caller's choice, no sentence (its pattern admits no space)",

@@ -25,7 +25,7 @@ from contracts.encounter import (
     Triage,
     VisitCancelled,
 )
-from contracts.patient import PatientDeactivated, PatientErased, PatientNotActive, PatientNotFound
+from contracts.patient import PatientDeactivated, PatientNotActive, PatientNotFound, RecordErased
 from contracts.unit import DepartmentAdded, DepartmentNotFound
 from tests.domain.examples import (
     ANABA,
@@ -76,7 +76,7 @@ def test_another_arrival_cannot_take_the_id_of_a_visit() -> None:
 def test_only_patients_whose_record_is_in_use_arrive() -> None:
     given(clinic).when(check_in).then_refused(PatientNotFound, patientId=str(ANABA))
     given(clinic, anaba, PatientDeactivated(patient_id=ANABA)).when(check_in).then_refused(PatientNotActive)
-    given(clinic, anaba_erased).when(check_in).then_refused(PatientErased)
+    given(clinic, anaba_erased).when(check_in).then_refused(RecordErased)
 
 
 def test_a_patient_arrives_only_where_the_unit_has_a_department() -> None:

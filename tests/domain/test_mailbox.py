@@ -13,7 +13,7 @@ from command_handlers.domain.unit_command import MAILBOX, OPEN_COMMANDS, attempt
 from contracts.catalogue import AnyEvent
 from contracts.dead_letter import Reason
 from contracts.ids import UnitCommandId
-from contracts.patient import PatientErased
+from contracts.patient import RecordErased
 from contracts.unit_command import (
     DeadlineInPast,
     ExpireUnitCommand,
@@ -161,7 +161,7 @@ def test_a_doubt_stays_through_later_attempts_until_it_is_known_to_be_done() -> 
 
 def test_what_was_asked_of_an_erased_patient_is_not_tried_again() -> None:
     about = order_queued.model_copy(update={"patient_id": ANABA, "payload": None})
-    given(clinic, anaba_erased, about, expired).when(retry).then_refused(PatientErased)
+    given(clinic, anaba_erased, about, expired).when(retry).then_refused(RecordErased)
 
 
 def test_an_attempt_ends_by_its_own_deadline_and_its_own_reports() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
+from command_handlers.domain.patient import PATIENT, patient_stream
 from contracts.catalogue import AnyCommand
 from contracts.patient import (
     AssignMrn,
@@ -13,7 +15,12 @@ from contracts.patient import (
     Contact,
     DeactivatePatient,
     DemographicsUpdated,
+    ErasureBasis,
+    ErasureReported,
     Gender,
+    LegalHoldLifted,
+    LegalHoldPlaced,
+    LiftLegalHold,
     MarkDeceased,
     MrnAssigned,
     MrnNotValid,
@@ -26,8 +33,13 @@ from contracts.patient import (
     PatientNotFound,
     PatientReactivated,
     PatientRegistered,
+    PlaceLegalHold,
     ReactivatePatient,
+    RecordErased,
     RegisterPatient,
+    ReportErasure,
+    RequestErasure,
+    UnderLegalHold,
     UpdateDemographics,
 )
 from contracts.unit import UnitConfigured, UnitSettings
@@ -205,7 +217,7 @@ def test_a_death_is_noted_once_and_its_time_may_be_corrected() -> None:
 )
 def test_nothing_can_be_asked_of_a_record_that_does_not_exist_or_was_erased(command: AnyCommand) -> None:
     given(clinic, borek).when(command).then_refused(PatientNotFound, patientId=str(ANABA))
-    given(clinic, anaba_erased, deactivated).when(command).then_refused(PatientErased, patientId=str(ANABA))
+    given(clinic, anaba_erased, deactivated).when(command).then_refused(RecordErased, patientId=str(ANABA))
 
 
 def test_an_erased_record_is_not_brought_back_by_registering_again() -> None:
@@ -221,3 +233,56 @@ def test_an_erased_past_can_still_be_folded() -> None:
         PatientDeactivated(patient_id=ANABA),
     ).history
     assert history.holders == {}
+
+
+HOLD, OTHER_HOLD = UUID(int=7), UUID(int=8)
+place_hold = PlaceLegalHold(patient_id=ANABA, hold_id=HOLD, reason="a case is open")
+held = LegalHoldPlaced(patient_id=ANABA, hold_id=HOLD, reason="a case is open")
+held_too = LegalHoldPlaced(patient_id=ANABA, hold_id=OTHER_HOLD)
+lift_hold = LiftLegalHold(patient_id=ANABA, hold_id=HOLD)
+lifted = LegalHoldLifted(patient_id=ANABA, hold_id=HOLD)
+erase = RequestErasure(patient_id=ANABA, basis=ErasureBasis.PERSON_ASKED)
+gone = PatientErased(patient_id=ANABA, basis=ErasureBasis.PERSON_ASKED)
+report = ReportErasure(patient_id=ANABA, counts={"patients": 1})
+
+
+def test_a_person_is_erased_once_and_the_number_is_free_again() -> None:
+    given(clinic, anaba).when(erase).then(gone)
+    given(clinic, anaba).when(erase).answers(id=str(ANABA), status="erased")
+    given(clinic, anaba, gone).when(erase).then()
+    assert given(clinic, anaba, gone).history.holders == {}
+
+
+def test_a_record_out_of_use_and_one_of_somebody_who_has_died_are_erased_too() -> None:
+    given(clinic, anaba, deactivated).when(erase).then(gone)
+    given(clinic, anaba, died).when(erase).then(gone)
+
+
+def test_nobody_is_erased_while_a_legal_hold_stands() -> None:
+    given(clinic, anaba).when(place_hold).then(held)
+    given(clinic, anaba, held).when(place_hold).then()
+    given(clinic, anaba, held).when(erase).then_refused(UnderLegalHold, patientId=str(ANABA), holds="1")
+    given(clinic, anaba, held, held_too, lifted).when(erase).then_refused(UnderLegalHold)
+    given(clinic, anaba, held).when(lift_hold).then(lifted)
+    given(clinic, anaba, held, lifted).when(lift_hold).then()
+    given(clinic, anaba, held, lifted).when(erase).then(gone)
+
+
+def test_nothing_of_an_erased_person_stays_in_the_state_that_is_kept_in_memory() -> None:
+    state = given(clinic, anaba, held, gone).history.look(PATIENT, patient_stream(ANABA))
+    assert state.erased
+    assert "Testa" not in repr(state)
+    assert "MRN" not in repr(state)
+
+
+def test_what_a_unit_has_purged_is_noted_of_somebody_who_was_erased_and_of_nobody_else() -> None:
+    reported = ErasureReported(patient_id=ANABA, counts={"patients": 1})
+    given(clinic, anaba, gone).when(report).then(reported)
+    given(clinic, anaba).when(report).then()
+    given(clinic, anaba, gone, reported).when(update).then_refused(RecordErased)
+
+
+def test_whom_nobody_knows_cannot_be_erased() -> None:
+    given(clinic, borek).when(erase).then_refused(PatientNotFound)
+    given(clinic, borek).when(place_hold).then_refused(PatientNotFound)
+    given(clinic, anaba, gone).when(register_anaba).then_refused(PatientAlreadyRegistered)

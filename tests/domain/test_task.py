@@ -12,7 +12,7 @@ from command_handlers.domain.processes import prefetch, timers
 from contracts.catalogue import AnyEvent
 from contracts.identity import Actor, Role
 from contracts.model import Refusal
-from contracts.patient import PatientErased, PatientNotFound
+from contracts.patient import PatientNotFound, RecordErased
 from contracts.task import (
     AcceptTask,
     AssignTask,
@@ -128,7 +128,7 @@ def test_it_begins_as_it_is_asked_for() -> None:
 
 def test_it_is_about_somebody_the_unit_knows_in_a_department_it_has_and_due_later() -> None:
     asks(ANN, create, clinic).then_refused(PatientNotFound)
-    asks(ANN, create, clinic, anaba_erased).then_refused(PatientErased)
+    asks(ANN, create, clinic, anaba_erased).then_refused(RecordErased)
     radiology = DepartmentAdded(unit_id=UNIT_ID, department="radiology", display="Radiology")
     asks(ANN, create, clinic, radiology, anaba).then_refused(DepartmentNotFound, department="general")
     late = create.model_copy(update={"due_at": moment(0)})
@@ -264,8 +264,8 @@ def test_its_time_comes_once() -> None:
 
 def test_no_words_are_added_about_somebody_who_was_erased() -> None:
     gone = (clinic, anaba_erased, asked, assigned, accepted)
-    asks(ANN, complete, *gone).then_refused(PatientErased)
-    asks(ANN, CancelTask(task_id=TASK, reason="gone"), *gone).then_refused(PatientErased)
+    asks(ANN, complete, *gone).then_refused(RecordErased)
+    asks(ANN, CancelTask(task_id=TASK, reason="gone"), *gone).then_refused(RecordErased)
     asks(ANN, complete.model_copy(update={"notes": None}), *gone).then(
         that(TaskCompleted, outcome="reached"),
     )

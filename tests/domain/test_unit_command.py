@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from contracts.catalogue import AnyCommand, AnyEvent
-from contracts.patient import PatientErased, PatientNotFound
+from contracts.patient import PatientNotFound, RecordErased
 from contracts.unit_command import (
     CancelUnitCommand,
     DeadlineInPast,
@@ -70,7 +70,7 @@ def test_what_is_about_a_patient_needs_the_patients_record() -> None:
     queued = order_queued.model_copy(update={"patient_id": ANABA})
     given(clinic, anaba).when(about_anaba).then(queued)
     given(clinic).when(about_anaba).then_refused(PatientNotFound, patientId=str(ANABA))
-    given(clinic, anaba_erased).when(about_anaba).then_refused(PatientErased)
+    given(clinic, anaba_erased).when(about_anaba).then_refused(RecordErased)
     given(clinic, anaba, queued).when(report_applied).then(applied.model_copy(update={"patient_id": ANABA}))
 
 

@@ -83,7 +83,7 @@ def test_every_example_of_a_command_is_taken_by_its_model() -> None:
 
 def test_every_command_that_somebody_may_give_has_a_path() -> None:
     with_path = {row.command for row in ROWS}
-    only_for_units = {"unit_command.ReportUnitCommand"}
+    only_for_units = {"unit_command.ReportUnitCommand", "patient.ReportErasure"}
     for name, command in COMMANDS.items():
         assert (command in with_path) == bool(command.may and name not in only_for_units), name
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 from datetime import date
 from uuid import UUID
 
-from contracts.ids import PatientId
+from contracts.ids import PatientId, TaskId
 from contracts.patient import (
     Contact,
     DemographicsUpdated,
+    ErasureBasis,
     Gender,
     MrnAssigned,
     PatientDeactivated,
     PatientDied,
+    PatientErased,
     PatientReactivated,
 )
+from contracts.task import TaskCreated, TaskStatus
 from projections import patients
-from tests.projections.facts import MORNING, NORTH, new_id, patient, unit
+from tests.projections.facts import MORNING, NORTH, arrival, new_id, patient, unit
 from tests.projections.readside import ReadSide
 
 
@@ -76,6 +79,36 @@ async def test_an_erased_person_leaves_a_line_that_tells_nothing(side: ReadSide)
     assert shown.erased
     assert (shown.first_name, shown.last_name, shown.medical_record_number, shown.date_of_birth) == (None,) * 4
     assert await side.count("projection_faults") == 0
+
+
+async def test_the_fact_that_somebody_was_erased_empties_every_read_table_of_them_and_of_nobody_else(
+    side: ReadSide,
+) -> None:
+    gone, other = patient("Ana", "Lund", mrn="MRN-1"), patient("Bo", "Lund", mrn="MRN-2")
+    visits = [arrival(who.patient_id, reason="a cough") for who in (gone, other)]
+    for who, visit in zip((gone, other), visits, strict=True):
+        await side.log.write(NORTH, who)
+        await side.log.write(NORTH, visit)
+        task = TaskCreated(
+            task_id=TaskId(new_id()),
+            unit_id=NORTH,
+            patient_id=who.patient_id,
+            kind="call-back",
+            status=TaskStatus.REQUESTED,
+            title="Call back",
+        )
+        await side.log.write(NORTH, task)
+    # One batch: the key was at hand when it began, as in a process that has seen the person before.
+    await side.log.write(NORTH, PatientErased(patient_id=gone.patient_id, basis=ErasureBasis.PERSON_ASKED))
+    await side.catch_up()
+    for table, column in (("read_patients", "last_name"), ("read_encounters", "reason"), ("read_tasks", "title")):
+        cursor = await side.admin.execute(
+            f"SELECT patient_id, {column}, erased FROM {table}".encode()  # noqa: S608 - a test's own
+        )
+        shown = {row[0]: row[1:] for row in await cursor.fetchall()}
+        assert shown[gone.patient_id] == (None, True)
+        assert shown[other.patient_id][0] is not None
+        assert shown[other.patient_id][1] is False
 
 
 async def test_a_patient_who_is_not_there_is_none(side: ReadSide) -> None:
