@@ -11,6 +11,7 @@ from gateway.intake import Intake
 from gateway.measures import Measures
 from gateway.positions import Positions
 from gateway.routes import health
+from gateway.routes.auth import Auth, StaffDoor
 from gateway.routes.dead_letters import Desk
 from gateway.routes.unit_credentials import Access
 from gateway.streams import Streams
@@ -19,11 +20,15 @@ from infra.broker.publisher import Publisher
 from infra.broker.replies import ReplyBox
 from infra.database import pool
 from infra.http_server import serving
+from infra.passwords import Passwords
 from infra.portals.hub import Hub
 from infra.portals.log import PostgresPortalLog
 from infra.process import Process, run
 from infra.sealing import KeyRing, Sealer
-from infra.settings import Keys
+from infra.settings import Keys, Mode
+from infra.staff_accounts import StaffAccounts
+from infra.staff_revocations import StaffRevocations
+from infra.staff_sessions import StaffSessions
 from infra.tokens import Verifier
 from infra.unit_credentials import Exchange, Revocations
 from infra.unit_keys import EnrolmentCodes
@@ -45,8 +50,10 @@ async def main(process: Process) -> None:
     process.closing.push_async_callback(desk.close)
     revocations = Revocations(reading)
     process.tasks.create_task(revocations.watch(), name="revocations")
+    people = StaffRevocations(reading)
+    process.tasks.create_task(people.watch(), name="staff-revocations")
     callers = Callers(
-        Verifier(settings.keys.verifying()),
+        Verifier(settings.keys.verifying(), ended=people.ended),
         turned_away=measures.turned_away,
         forbid=revocations.forbid,
         certificate_header=settings.units.certificate_header,
@@ -67,6 +74,17 @@ async def main(process: Process) -> None:
     )
     signing = settings.keys.token_private_key
     private_key = signing.get_secret_value() if signing is not None else None
+    passwords = Passwords()
+    process.closing.callback(passwords.close)
+    door = None
+    if private_key is not None and settings.keys.master_key is not None:
+        door = StaffDoor(
+            accounts=StaffAccounts(reading, KeyRing.of(settings.keys)),
+            sessions=StaffSessions(reading, private_key, settings.staff),
+            codes=EnrolmentCodes(private_key),
+            passwords=passwords,
+            open_to_first=settings.identity.mode is Mode.DEVELOPMENT,
+        )
     watching = pool(postgres_url, role="gateway", smallest=0, largest=4)
     await watching.open(wait=False)
     process.closing.push_async_callback(watching.close)
@@ -96,6 +114,7 @@ async def main(process: Process) -> None:
                 process.health, settings.identity.mode, publisher.ready, health.DatabaseHealth(reading)
             ),
             streams=streams,
+            auth=Auth(callers, intake, positions, door),
         )
     )
     process.tasks.create_task(streams.leave_when(process.stopping), name="streams")

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route, compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.envelope import Json
-from gateway import calls, commands, unit_proofs
+from gateway import calls, commands, staff_words, unit_proofs
 from gateway.answers import json_answer
 from gateway.asking import Questions
 from gateway.callers import Callers
@@ -40,6 +40,7 @@ from gateway.routes import (
     unit_credentials,
     units,
 )
+from gateway.routes.auth import Auth
 from gateway.routes.dead_letters import Desk
 from gateway.streams import Streams
 from infra.broker.errors import BrokerUnavailable
@@ -62,6 +63,7 @@ class Parts:
     version: str
     health: Sequence[Route]
     streams: Streams
+    auth: Auth
 
 
 def application(parts: Parts) -> ASGIApp:
@@ -89,6 +91,7 @@ def application(parts: Parts) -> ASGIApp:
         app.include_router(place.router(parts.questions))
     app.include_router(dead_letters.router(parts.desk))
     app.include_router(streams.router(parts.callers, parts.streams))
+    found += parts.auth.routes()
     found += parts.health
     document = describe(app, commands.ROWS, _BY_HAND, parts.version)
 
@@ -200,6 +203,7 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 _BY_HAND: Final[Mapping[str, Json]] = {
     **unit_proofs.OPERATIONS,
+    **staff_words.OPERATIONS,
     "POST /api/commands": {
         "x-command": True,
         "tags": ["commands"],

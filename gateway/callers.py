@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from typing import Final
 
+from contracts.envelope import Json
 from contracts.identity import PEOPLE, Actor, Role
 from contracts.ids import UNIT_ID
 from gateway.passage import Passage
@@ -24,6 +25,7 @@ _DETAILS: Final = {
     "expired": "Get a new token.",
     "forged": "It was not signed by this installation's key.",
     "not_yet_valid": "Its time has not come; check the clocks.",
+    "revoked": "Its session has ended, or the account's roles have changed: take new tokens, or log in.",
     "wrong_audience": "It was made for another system.",
 }
 
@@ -65,12 +67,14 @@ class Callers:
         try:
             claims = self._verifier.verify(token.strip())
         except InvalidToken as why:
-            self._turned_away(why.code)
-            code = "token_expired" if why.code == "expired" else "token_invalid"
-            raise unauthenticated(code, _DETAILS.get(why.code, "It cannot be read.")) from None
+            raise self._not_good(why.code) from None
         if claims.role is Role.UNIT:
             self._unit(asked, claims)
         return claims
+
+    def published_keys(self) -> Json:
+        """What others verify our tokens with: a JWK Set."""
+        return self._verifier.keys.jwks()
 
     def certified(self, asked: Passage, unit_id: str) -> None:
         """Problem 403 when a client certificate is asked for, and the request came with another unit's, or none."""
@@ -79,6 +83,14 @@ class Callers:
         if asked.headers.get(self._certificate_header, b"").decode("latin-1") != unit_id:
             self._turned_away("certificate")
             raise Problem("certificate_not_this_unit", "Use the certificate that was issued for this unit.")
+
+    def _not_good(self, why: str) -> Problem:
+        if why == "revocations_not_known":
+            detail = "Whether the session has ended is not known yet."
+            return Problem("database_unavailable", detail, headers=RETRY_AFTER)
+        self._turned_away(why)
+        code = {"expired": "token_expired", "revoked": "token_revoked"}.get(why, "token_invalid")
+        return unauthenticated(code, _DETAILS.get(why, "It cannot be read."))
 
     def _unit(self, asked: Passage, claims: Claims) -> None:
         """What a unit's token has to pass besides."""

@@ -91,6 +91,11 @@ _ALSO: Final[Mapping[tuple[str, str], Sequence[int]]] = {
     ("post", "/api/units/{unit_id}/enrol"): [409, 422, 429],
     ("post", "/api/units/{unit_id}/keys"): [409, 422, 429],
     ("post", "/api/units/{unit_id}/token"): [429],
+    ("post", "/api/auth/register"): [404, 409, 422, 429, 500],
+    ("post", "/api/auth/login"): [429],
+    ("post", "/api/auth/refresh"): [429],
+    ("post", "/api/auth/logout"): [404],
+    ("get", "/api/auth/profile"): [404],
 }
 """Problems that only these operations have."""
 
@@ -245,7 +250,9 @@ def _complete(path: str, method: str, operation: Json, *, is_command: bool) -> N
     headers = ["Idempotency-Key", "Prefer", "If-Match"] if is_command else ["Carespine-Position"]
     if "text/event-stream" in operation["responses"].get("200", {}).get("content", {}):
         headers = []  # it begins where it is told to
-    if path.startswith("/api/") and "{unit_id}" not in path:
+    if path.startswith("/api/auth/") and not is_command:
+        headers = []  # it reads no unit's rows
+    elif path.startswith("/api/") and "{unit_id}" not in path:
         headers.append("X-Unit-Id")
     if path.startswith("/api/"):
         parameters.extend({"$ref": f"#/components/parameters/{name}"} for name in headers)

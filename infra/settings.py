@@ -43,6 +43,9 @@ REMEDIES: Final = {
     "UNIT_FRAMES_PER_SECOND": "a whole number, at least 10: what one bridge reads from one unit",
     "UNIT_BYTES_PER_SECOND": "a whole number of bytes, at least 16384: what one bridge reads from one unit",
     "UNIT_TOKEN_SECONDS": "a whole number of seconds from 5 to 3600",
+    "STAFF_TOKEN_SECONDS": "a whole number of seconds from 5 to 3600",
+    "STAFF_IDLE_SECONDS": "a whole number of seconds, at least 5",
+    "STAFF_SESSION_SECONDS": "a whole number of seconds, at least 5",
     "UNIT_URLS": "addresses of the unit link, ws:// or wss://, separated by commas",
     "CLIENT_CERTIFICATE_HEADER": "the name of an HTTP header, which the proxy sets on every request",
     "LOG_LEVEL": "debug, info, warning or error",
@@ -170,6 +173,17 @@ class UnitAccess(_Part):
     unit. None: no certificate is asked for."""
 
 
+class StaffAccess(_Part):
+    """How long people stay logged in."""
+
+    token_seconds: int = Field(600, ge=5, le=3600)
+    """Lifetime of an access token."""
+    idle_seconds: int = Field(1800, ge=5)
+    """A session that takes no tokens for so long ends."""
+    session_seconds: int = Field(8 * 3600, ge=5)
+    """However busy, a session ends then."""
+
+
 class Links(_Part):
     """What a bridge grants to units' links."""
 
@@ -196,6 +210,7 @@ class Settings(_Part):
     work: Work
     links: Links = Links()
     units: UnitAccess = UnitAccess()
+    staff: StaffAccess = StaffAccess()
     log_level: str = "info"
 
     @classmethod
@@ -229,6 +244,11 @@ class Settings(_Part):
                 "token_seconds": reader.number("UNIT_TOKEN_SECONDS", 600, least=5, most=3600),
                 "urls": reader.urls("UNIT_URLS", ("ws://", "wss://")),
                 "certificate_header": reader.header("CLIENT_CERTIFICATE_HEADER"),
+            },
+            "staff": {
+                "token_seconds": reader.number("STAFF_TOKEN_SECONDS", 600, least=5, most=3600),
+                "idle_seconds": reader.number("STAFF_IDLE_SECONDS", 1800, least=5),
+                "session_seconds": reader.number("STAFF_SESSION_SECONDS", 8 * 3600, least=5),
             },
             "links": {
                 "unreachable_seconds": reader.seconds("UNREACHABLE_SECONDS", 300.0, least=1.0),

@@ -16,6 +16,7 @@ from infra.portals.hub import Hub
 from infra.portals.log import PostgresPortalLog
 from infra.process import Process, run
 from infra.sealing import KeyRing, Sealer
+from infra.staff_revocations import StaffRevocations
 from infra.tokens import Verifier
 from infra.unit_credentials import Exchange, Revocations
 from ws_bridge.admission import PORTAL_PATH, UNIT_PATH, Door
@@ -46,13 +47,14 @@ async def main(process: Process) -> None:
     settings, metrics = process.settings, process.metrics
     enter = process.closing.enter_async_context
     broker_url = settings.rabbitmq.url.get_secret_value()
-    verifier = Verifier(settings.keys.verifying())
     sealer = Sealer(KeyRing.of(settings.keys))
     database = pool(
         settings.postgres.url.get_secret_value(), role="bridge", smallest=1, largest=READERS + SNAPSHOTS_AT_ONCE + 6
     )
     await database.open(wait=False)
     process.closing.push_async_callback(database.close)
+    people = StaffRevocations(database)
+    verifier = Verifier(settings.keys.verifying(), ended=people.ended)
 
     links = Links()
     sessions = UnitSessions(database, bridge=process.instance, superseded=links.superseded)
@@ -101,6 +103,7 @@ async def main(process: Process) -> None:
     process.ready.check("sessions", sessions.ready)
     process.ready.check("log", catch_up.ready)
     process.ready.check("revocations", revocations.ready)
+    process.ready.check("staff_revocations", people.ready)
 
     door = Door(verifier, metrics, forbid=revocations.forbid, certificate_header=settings.units.certificate_header)
     entrance = Entrance(
@@ -130,6 +133,7 @@ async def main(process: Process) -> None:
     start(sessions.keep_writing(), name="sessions")
     start(sessions.keep_renewing(links, deliveries.resumed), name="leases")
     start(revocations.watch(), name="revocations")
+    start(people.watch(), name="staff-revocations")
     start(presence.watch(), name="presence")
     start(catch_up.sweep(), name="sweep")
     start(PositionCheck(database, links, catch_up.push).watch(), name="positions")

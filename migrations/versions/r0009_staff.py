@@ -95,7 +95,7 @@ CREATE INDEX staff_sessions_ended ON staff_sessions (ended_at) WHERE ended_at IS
 CREATE INDEX staff_sessions_over ON staff_sessions (expires_at);
 COMMENT ON COLUMN staff_sessions.seen_at IS 'When tokens were last taken for it; idle for too long, it ends.';
 COMMENT ON COLUMN staff_sessions.expires_at IS 'However busy, it ends then.';
-COMMENT ON COLUMN staff_sessions.ended_because IS 'logout, everywhere, reuse, idle, suspended or password.';
+COMMENT ON COLUMN staff_sessions.ended_because IS 'logout, everywhere, or why a refresh token was not taken.';
 
 CREATE TABLE staff_refresh_tokens (
     token_hash bytea PRIMARY KEY,

@@ -15,6 +15,7 @@ from gateway.app import Parts, application
 from gateway.asking import Questions
 from gateway.callers import Callers
 from gateway.measures import Measures
+from gateway.routes.auth import Auth
 from gateway.routes.dead_letters import Desk
 from infra.telemetry.metrics import Metrics
 from infra.tokens import Verifier, generate_key_pair, mint
@@ -116,6 +117,7 @@ async def test_a_bug_is_a_problem_and_a_log_line_that_quotes_nothing() -> None:
             health=[],
             streams=broken,
             access=broken,
+            auth=Auth(callers, broken, broken, None),
         )
     )
     headers = {"Authorization": f"Bearer {mint(private, role=Role.STAFF, unit='clinic-1')}"}
