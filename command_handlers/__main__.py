@@ -19,6 +19,8 @@ from infra.broker import topology
 from infra.broker.consumer import ConsumingConnection
 from infra.broker.publisher import Publisher
 from infra.database import pool
+from infra.erasure.caches import Caches
+from infra.erasure.purging import Purging
 from infra.ownership import Ownership
 from infra.process import Process, run
 from infra.sealing import KeyRing, Sealer
@@ -65,6 +67,9 @@ async def main(process: Process, defect: str | None) -> None:
     process.closing.push_async_callback(handlers.close)
     await desk_pool.open(wait=False)
     process.closing.push_async_callback(desk_pool.close)
+    erasing = pool(postgres_url, role="erasure", smallest=0, largest=1)
+    await erasing.open(wait=False)
+    process.closing.push_async_callback(erasing.close)
     enter = process.closing.enter_async_context
     publisher = await enter(Publisher(broker_url, name=f"{process.instance}.publish", metrics=process.metrics))
     consuming = await enter(
@@ -117,6 +122,9 @@ async def main(process: Process, defect: str | None) -> None:
     process.tasks.create_task(outgoing.run(), name="letters")
     process.tasks.create_task(desk.run(), name="desk")
     process.tasks.create_task(replays.run(), name="replays")
+    caches = Caches(handlers, sealer, instance=process.instance, also=batches.forget)
+    process.tasks.create_task(caches.watch(), name="erasures")
+    process.tasks.create_task(Purging(erasing, sealer).run(), name="purging")
     process.tasks.create_task(topology.keep_declaring(broker_url, partitions=settings.work.partitions), name="topology")
     process.started()
     await process.stopping.wait()

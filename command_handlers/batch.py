@@ -29,6 +29,7 @@ from contracts.dead_letter import Reason
 from contracts.envelope import CommandEnvelope, Outcome, Status
 from contracts.ids import partition_of
 from contracts.model import Command
+from contracts.patient import RequestErasure
 from contracts.refusals import CommandIdReused
 from contracts.text import ESCAPED_NUL, holds_nul
 from infra.broker.errors import BrokerUnavailable
@@ -228,8 +229,8 @@ class Batches:
 
     def _held_by(self, decision: Decision, look: Found, partition: int, envelope: CommandEnvelope) -> Block | None:
         """The block this command has to wait behind, if one of the streams it concerns is held."""
-        if not look.blocks or envelope.replay:
-            return None
+        if not look.blocks or envelope.replay or envelope.type == RequestErasure.type_name():
+            return None  # an erasure does not wait for what is parked: that is given up with it
         concerned = {decision.stream} if decision.stream else set()
         if decision.draft is not None:
             concerned |= decision.draft.streams()

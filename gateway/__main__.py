@@ -97,7 +97,7 @@ async def main(process: Process) -> None:
             callers=callers,
             intake=intake,
             calls=Calls(publisher, replies, called=measures.called),
-            questions=Questions(callers, reading, positions, partitions=partitions),
+            questions=Questions(callers, reading, positions, partitions=partitions, signing=private_key),
             desk=Desk(callers, desk, _sealer(settings.keys)),
             access=Access(
                 callers=callers,

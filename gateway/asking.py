@@ -90,7 +90,11 @@ async def _in_time() -> AsyncIterator[None]:
 class Questions:
     """Makes the dependency that each reading route begins with."""
 
-    def __init__(self, callers: Callers, pool: Pool, positions: Positions, *, partitions: int) -> None:
+    def __init__(
+        self, callers: Callers, pool: Pool, positions: Positions, *, partitions: int, signing: str | None = None
+    ) -> None:
+        """`signing`: what reports are signed with; None: this process may not sign."""
+        self.signing: Final = signing
         self._callers = callers
         self._pool = pool
         self._positions = positions

@@ -9,6 +9,7 @@ import sys
 from infra.broker import topology
 from infra.broker.publisher import Publisher
 from infra.database import DatabaseUnavailable, pool
+from infra.erasure.caches import Caches
 from infra.ownership import Ownership
 from infra.process import Process, run
 from infra.sealing import KeyRing, Sealer
@@ -65,6 +66,7 @@ async def main(process: Process) -> None:
     running = process.tasks.create_task(runner.run(process.stopping), name="runner")
     process.tasks.create_task(listen(postgres_url, runner.wake), name="listen")
     process.tasks.create_task(monitor.run(), name="monitor")
+    process.tasks.create_task(Caches(ours, sealer, instance=process.instance).watch(), name="erasures")
     process.tasks.create_task(topology.keep_declaring(broker_url, partitions=settings.work.partitions), name="topology")
     process.started()
     await process.stopping.wait()

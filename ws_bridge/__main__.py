@@ -12,6 +12,7 @@ from infra.broker.inbox import Inbox
 from infra.broker.publisher import Publisher
 from infra.broker.replies import ReplyBox
 from infra.database import DatabaseUnavailable, pool
+from infra.erasure.caches import Caches
 from infra.portals.hub import Hub
 from infra.portals.log import PostgresPortalLog
 from infra.process import Process, run
@@ -135,6 +136,7 @@ async def main(process: Process) -> None:
     start(revocations.watch(), name="revocations")
     start(people.watch(), name="staff-revocations")
     start(presence.watch(), name="presence")
+    start(Caches(database, sealer, instance=process.instance).watch(), name="erasures")
     start(catch_up.sweep(), name="sweep")
     start(PositionCheck(database, links, catch_up.push).watch(), name="positions")
     start(look_after(links, metrics), name="upkeep")

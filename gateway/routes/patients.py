@@ -9,10 +9,12 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 from pydantic import Field
 
+from contracts.identity import ADMINS
 from contracts.model import Model
 from gateway.asking import CURSOR, LIMIT, TOTAL, Asking, PageOf, Questions, Reading, many, one
 from gateway.callers import READERS
 from gateway.problems import invalid_field
+from infra.erasure.report import ErasureReport, report_of
 from projections import encounters, patient_search, patients
 
 PatientStatus = Literal["active", "inactive", "deceased"]
@@ -31,7 +33,7 @@ class PatientSearch(Model):
 def router(questions: Questions) -> APIRouter:
     """Routes over the patients and their visits."""
     routes = APIRouter(route_class=Reading, tags=["patients"])
-    reader = Depends(questions.by(READERS))
+    reader, admin = Depends(questions.by(READERS)), Depends(questions.by(ADMINS))
 
     @routes.get("/api/patients", responses={200: {"model": PageOf[patients.Patient]}})
     async def list_patients(
@@ -68,6 +70,15 @@ def router(questions: Questions) -> APIRouter:
             if await patients.by_id(connection, patient_id) is None:
                 return one(None, "patient")
             return many(await encounters.of_patient(connection, patient_id, cursor=cursor, limit=limit))
+
+    @routes.get("/api/patients/{patient_id}/erasure", responses={200: {"model": ErasureReport}})
+    async def erasure_of_patient(patient_id: UUID, asking: Asking = admin) -> Response:
+        """What was purged of an erased patient, place by place; signed once it is complete."""
+        async with asking.connection() as connection:
+            found = await report_of(connection, patient_id)
+        if found is not None and found.status == "complete" and questions.signing is not None:
+            found = found.signed(questions.signing)
+        return one(found, "erasure")
 
     return routes
 

@@ -27,6 +27,8 @@ from infra.sealing import Sealer, place
 Status = Literal["open", "replaying", "replayed", "discarded"]
 DESK_SUBJECT = "desk"
 """Seals what nobody can read."""
+ERASED = "erased"
+"""How a letter is dealt with whose payload told of somebody who was erased: it can never be sent again."""
 _NAMES = {
     "commandId": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
     "unitId": UNIT_ID,
@@ -118,6 +120,9 @@ order: it changes only a letter that is open, and only if it is newer."""
 _SETTLED = """
 UPDATE dead_letters SET status = 'replayed', resolution = %s WHERE letter_id = %s AND status = 'open'
 """
+_ERASED = """
+UPDATE dead_letters SET status = 'discarded', resolution = %s, sealed = NULL WHERE letter_id = %s
+"""
 _ANSWERED = """
 UPDATE dead_letters SET status = 'replayed', resolution = 'already-applied' WHERE letter_id = %s AND status = 'open'
 AND EXISTS (SELECT FROM command_receipts WHERE command_id = %s AND status <> 'failed')
@@ -133,7 +138,8 @@ async def file(connection: Connection, sealer: Sealer, dead: DeadLetter) -> Lett
         sealed = None
         if payload is not None:
             await sealer.create(connection, {subject: unit_id or "-"})
-            sealed = sealer.seal(subject, _place(dead.letter_id), {"payload": payload})
+            if sealer.holds(subject):
+                sealed = sealer.seal(subject, letter_place(dead.letter_id), {"payload": payload})
         await connection.execute(
             _FILE,
             {
@@ -158,7 +164,10 @@ async def file(connection: Connection, sealer: Sealer, dead: DeadLetter) -> Lett
                 "units": [reason.value for reason in UNIT_REASONS],
             },
         )
-        if dead.reason is Reason.UNIT_SETTLED:
+        if payload is not None and sealed is None:  # about somebody who was erased
+            await connection.execute(_ERASED, (ERASED, dead.letter_id))
+            await release_blocks(connection)
+        elif dead.reason is Reason.UNIT_SETTLED:
             settled = await connection.execute(_SETTLED, (dead.resolution, dead.letter_id))
             if settled.rowcount:
                 how = dead.resolution or "-"
@@ -220,7 +229,7 @@ async def reveal(connection: Connection, sealer: Sealer, letter_id: UUID, *, act
 async def message_of(connection: Connection, sealer: Sealer, letter: Letter) -> bytes | None:
     """The original message as it is to be sent again; None when its key is gone."""
     opened = await _payload(connection, sealer, letter.letter_id)
-    if opened is None:
+    if opened is None or letter.resolution == ERASED:
         return None
     if letter.is_raw:
         return base64.b64decode(str(opened["payload"]))
@@ -260,10 +269,11 @@ async def _payload(connection: Connection, sealer: Sealer, letter_id: UUID) -> J
         raise LetterNotFound(str(letter_id))
     sealed, subject = row
     await sealer.load(connection, [subject])
-    return sealer.unseal(subject, _place(letter_id), bytes(sealed)) if sealed is not None else {}
+    return sealer.unseal(subject, letter_place(letter_id), bytes(sealed)) if sealed is not None else {}
 
 
-def _place(letter_id: UUID) -> str:
+def letter_place(letter_id: UUID) -> str:
+    """What a letter's payload is bound to."""
     return place(f"letter-{letter_id}", 0)
 
 

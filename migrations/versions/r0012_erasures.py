@@ -23,7 +23,8 @@ CREATE TABLE erasures (
     requested_by text NOT NULL,
     keys_destroyed int NOT NULL DEFAULT 0,
     erased_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    completed_at timestamptz
+    completed_at timestamptz,
+    awaits text[] NOT NULL DEFAULT '{}'
 );
 CREATE INDEX erasures_open ON erasures (erased_at) WHERE completed_at IS NULL;
 CREATE INDEX erasures_lately ON erasures (erased_at);
@@ -86,9 +87,10 @@ GRANT SELECT, INSERT, UPDATE ON erasure_places TO carespine_erasure;
 GRANT SELECT, INSERT ON erasure_places TO carespine_handlers, carespine_projections, carespine_bridge,
     carespine_gateway;
 GRANT SELECT ON projection_checkpoints, unit_sessions, workers, leases, installation TO carespine_erasure;
-GRANT SELECT (partition, position, stream, subject, command_id) ON events TO carespine_erasure;
+GRANT SELECT (partition, stream, type, payload, command_id) ON events TO carespine_erasure;
 GRANT SELECT, UPDATE ON dead_letters, command_receipts TO carespine_erasure;
-GRANT SELECT, DELETE ON letters_out, timers TO carespine_erasure;
+GRANT SELECT ON letters_out, subject_keys TO carespine_erasure;
+GRANT SELECT, DELETE ON stream_blocks TO carespine_erasure;
 GRANT SELECT, UPDATE ON subject_keys TO carespine_keys;
 CREATE POLICY erasing ON command_receipts TO carespine_erasure USING (true) WITH CHECK (true);
 ALTER TABLE erasures ENABLE ROW LEVEL SECURITY;
