@@ -91,6 +91,7 @@ async def main(process: Process) -> None:
     hub = Hub(PostgresPortalLog(watching), broker_url, instance=process.instance, metrics=process.metrics)
     await enter(hub.inbox)
     streams = Streams(hub, process.metrics)
+    people.tell(lambda: streams.end_revoked(people.ended))
     process.tasks.create_task(hub.run(), name="portals")
     app = application(
         Parts(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -60,6 +60,12 @@ class Streams:
         self.metrics.portal_closes.labels(str(int(stream.ended)) if stream.ended is not None else "other").inc()
         self.metrics.portal_conflated.inc(stream.outbox.conflated)
 
+    def end_revoked(self, ended: Callable[[Claims], str | None]) -> None:
+        """End those whose login has ended, or whose account may less than its token says."""
+        for stream in list(self._open):
+            if stream.claims.sid is not None and ended(stream.claims) == "revoked":
+                stream.end(CloseCode.CREDENTIAL_REVOKED, "the login has ended, or the account's roles changed")
+
     async def leave_when(self, stopping: asyncio.Event) -> None:
         """Once the process stops, end every stream, so that it can: they come back elsewhere, a moment apart."""
         await stopping.wait()
@@ -71,10 +77,11 @@ class Streams:
 class Stream(Follower):
     """One stream: what waits to be written."""
 
-    __slots__ = ("_asked", "_out", "_through", "_told", "_wanted", "ended", "expires_at", "outbox", "woken")
+    __slots__ = ("_asked", "_out", "_through", "_told", "_wanted", "claims", "ended", "expires_at", "outbox", "woken")
 
     def __init__(self, claims: Claims, unit_id: str, topics: frozenset[Topic], after: int | None) -> None:
         super().__init__(unit_id, subject=claims.sub, role=claims.role, since=claims.iat, topics=topics)
+        self.claims: Final = claims
         self.expires_at = claims.exp
         self.outbox = Outbox()
         self.ended: CloseCode | None = None

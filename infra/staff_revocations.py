@@ -38,10 +38,9 @@ log = structlog.get_logger()
 class StaffRevocations:
     """What this process has heard of."""
 
-    def __init__(self, pool: Pool, *, news: Callable[[], None] = lambda: None, clock: Clock = time.time) -> None:
-        """`news` is called when something was heard of that was not known before."""
+    def __init__(self, pool: Pool, *, clock: Clock = time.time) -> None:
         self._pool = pool
-        self._news = news
+        self._told: list[Callable[[], None]] = []
         self._clock = clock
         self._sessions: OrderedDict[str, datetime] = OrderedDict()
         """When each ended, in the order they were heard of."""
@@ -55,6 +54,10 @@ class StaffRevocations:
     def ready(self) -> str | None:
         """None when they could be read the last time, else why not."""
         return self._trouble
+
+    def tell(self, told: Callable[[], None]) -> None:
+        """Have it called whenever something was heard of: what is open may have to end."""
+        self._told.append(told)
 
     async def watch(self) -> None:
         """Look until cancelled."""
@@ -87,7 +90,8 @@ class StaffRevocations:
             self._not_before[account] = max(self._not_before.get(account, 0.0), not_before.timestamp())
         self._forget()
         if fresh or revoked:
-            self._news()
+            for tell in self._told:
+                tell()
 
     def ended(self, claims: Claims) -> str | None:
         """Why the token of a session lets nobody in: `revoked`, `revocations_not_known`; None when nothing is."""

@@ -128,7 +128,7 @@ class Verifier:
     ) -> None:
         """`public_keys`: as `KeyRing.read` takes them. `ended`: why the token of a session is not good any more."""
         self.keys = KeyRing.read(public_keys)
-        self._ended = ended
+        self.ended: Final = ended
         self._clock = clock
         self._limit = cached
         self._seen: OrderedDict[str, Claims] = OrderedDict()
@@ -154,7 +154,7 @@ class Verifier:
             raise InvalidToken("expired")
         if now < claims.nbf - LEEWAY_SECONDS:
             raise InvalidToken("not_yet_valid")
-        if claims.sid is not None and (why := self._ended(claims)) is not None:
+        if claims.sid is not None and (why := self.ended(claims)) is not None:
             raise InvalidToken(why)
         return claims
 

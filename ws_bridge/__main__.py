@@ -123,6 +123,7 @@ async def main(process: Process) -> None:
     replies = await enter(ReplyBox(broker_url, instance=process.instance))
     commands = PortalCommands(publisher, replies, metrics, partitions=settings.work.partitions)
     portals, portal_door = PortalHost(hub, commands, verifier, metrics), PortalDoor(verifier, metrics)
+    people.tell(portals.end_revoked)
     process.ready.check("portals", hub.inbox.ready)
     places = {
         UNIT_PATH: Place(SUBPROTOCOL, entrance.one_unit(door.look), units.host),

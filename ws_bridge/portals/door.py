@@ -33,6 +33,9 @@ class PortalDoor:
         try:
             claims = self._verifier.verify(_token(request, offered))
         except InvalidToken as why:
+            if why.code == "revocations_not_known":
+                detail = "Whether the login has ended is not known yet."
+                return problem(503, "database_unavailable", detail, {"Retry-After": "2"})
             self._metrics.auth_failures.labels(why.code).inc()
             code = why.code if why.code in ("missing", "expired") else "invalid"
             return problem(401, f"token_{code}", f"The token is {why.code}.", {"WWW-Authenticate": "Bearer"})

@@ -77,6 +77,13 @@ class PortalHost:
                 if portal.session.is_pressed:
                     portal.flush()
 
+    def end_revoked(self) -> None:
+        """End those whose login has ended, or whose account may less than its token says."""
+        for portal in list(self._portals):
+            claims = portal.session.claims
+            if claims.sid is not None and self.verifier.ended(claims) == "revoked":
+                portal.session.end(CloseCode.CREDENTIAL_REVOKED, "the login has ended, or the account's roles changed")
+
     async def leave(self) -> None:
         """End every portal, each told when to come back."""
         leaving = list(self._portals)

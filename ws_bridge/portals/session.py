@@ -95,6 +95,7 @@ class PortalSession(Follower):
         "_told",
         "_wake",
         "_wanted",
+        "claims",
         "ended",
         "expires_at",
         "outbox",
@@ -103,6 +104,8 @@ class PortalSession(Follower):
     def __init__(self, claims: Claims, unit_id: str, hello: Hello, *, wake: Callable[[], None], now: float) -> None:
         """`wake` is called when there is something to write; `now`: any steady clock."""
         super().__init__(unit_id, subject=claims.sub, role=claims.role, since=claims.iat, topics=hello.topics)
+        self.claims = claims
+        """What the token last shown says."""
         self.departments = hello.departments
         self.expires_at = claims.exp
         self.outbox = Outbox()
@@ -215,6 +218,7 @@ class PortalSession(Follower):
         if claims.role not in READERS:
             self.end(CloseCode.NOT_ALLOWED, "the account's role may not follow a unit")
             return False
+        self.claims = claims
         self.role = claims.role
         self.since = claims.iat
         self.expires_at = claims.exp
