@@ -63,6 +63,7 @@ async def keep_small(store: Store, now: Callable[[], datetime], keep: Keep | Non
 async def pruned(store: Store, now: datetime, keep: Keep) -> int:
     """Prune once; how many rows are gone. A full or broken disk is left to those who have to write."""
     gone = 0
+    await store.run(store.scrub)
     for prune in (_facts, _over):
         while True:
             try:

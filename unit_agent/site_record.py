@@ -33,6 +33,7 @@ CREATE TABLE patients (
 ) WITHOUT ROWID;
 CREATE INDEX patients_by_last ON patients (last_folded, first_folded);
 CREATE INDEX patients_by_first ON patients (first_folded);
+CREATE INDEX patients_erased ON patients (patient_id) WHERE erased = 1;
 CREATE INDEX patients_by_mrn ON patients (medical_record_number);
 CREATE TABLE encounters (
     encounter_id TEXT PRIMARY KEY,
@@ -87,6 +88,11 @@ def _mrn(db: sqlite3.Connection, fact: Fact, told: Json) -> None:
         "UPDATE patients SET medical_record_number = ? WHERE patient_id = ?",
         (told.get("medicalRecordNumber"), told["patientId"]),
     )
+
+
+@_on(patient.PatientErased)
+def _erased(db: sqlite3.Connection, fact: Fact, told: Json) -> None:
+    db.execute("UPDATE patients SET erased = 1 WHERE patient_id = ?", (told["patientId"],))
 
 
 _STANDING: Final = {

@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 
 from contracts.envelope import Fact
 from contracts.frames import Facts, Snapshot
-from unit_agent import conflicts, mailbox, outbox, provisional, site_queues, site_record, snapshot
+from unit_agent import conflicts, erasure, mailbox, outbox, provisional, site_queues, site_record, snapshot
 from unit_agent.schema import bring_up_to_date
 
 P = ParamSpec("P")
@@ -51,6 +51,7 @@ _SCHEMAS: Final = (
     provisional.SCHEMA,
     conflicts.SCHEMA,
     snapshot.SCHEMA,
+    erasure.SCHEMA,
 )
 _CACHES: Final = (site_record.CACHE, site_queues.CACHE)
 
@@ -109,6 +110,7 @@ class Store:
     def _prepare(self, unit_id: str) -> None:
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = FULL")
+        self.db.execute("PRAGMA secure_delete = ON")
         version = self.db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise StoreUnusable(f"{self.path} was written by a newer agent; use that one")
@@ -202,7 +204,32 @@ class Store:
             runnable = mailbox.release(db) if position >= head else 0
             provisional.reached(db, position)
             self._set("position", position)
+            erased = erasure.purge(db, str(self._get("unit_id", "")), now)
+            if erased:
+                self._set("scrub_due", 1)
+        if erased:
+            self.scrub()
+        reports += erased
         return Taken(position, runnable, answered, reports)
+
+    def scrub(self) -> bool:
+        """Have nothing of erased people stay in the file's unused parts or its journal; whether nothing is left to do.
+
+        Nothing is due where nobody was erased. What does not succeed (a full disk, a reader) is due until it does.
+        """
+        if not self._get("scrub_due", 0):
+            return True
+        try:
+            self.db.execute("VACUUM")
+            with self.transaction():
+                self._set("scrub_due", 0)
+            busy = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.OperationalError:
+            busy = 1
+        if busy:
+            with self.transaction():
+                self._set("scrub_due", 1)
+        return not busy
 
     def _learn(self, db: sqlite3.Connection, facts: Sequence[Fact], *, head: int, now: datetime) -> Learned:
         answered = reports = 0

@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 
 from contracts.envelope import Fact, Json
+from contracts.patient import PatientErased
 from unit_agent import site_record
 from unit_agent.hl7v2 import inbox
 from unit_agent.hl7v2.options import Send
@@ -83,7 +84,8 @@ def learner(
 
     def learn(db: sqlite3.Connection, fact: Fact) -> None:
         event, patient_id = options.facts.get(fact.type), fact.payload.get("patientId")
-        if fact.erased:  # what still waits tells of somebody whose data were erased
+        if fact.erased or fact.type == PatientErased.type_name():
+            # What still waits tells of somebody whose data were erased.
             db.execute("DELETE FROM hl7_to_send WHERE patient_id = ?", (patient_id,))
             return
         if event is None or fact.recorded_at < since or inbox.came_from_here(db, fact):
