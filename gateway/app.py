@@ -35,6 +35,7 @@ from gateway.routes import (
     operations,
     patients,
     queues,
+    staff,
     streams,
     tasks,
     unit_credentials,
@@ -87,7 +88,7 @@ def application(parts: Parts) -> ASGIApp:
     found += [route_of(row, parts.callers, parts.intake) for row in commands.ROWS]
     found += [command_status.any_command(parts.callers, parts.intake), calls.route(parts.callers, parts.calls)]
     found += unit_credentials.UnitAccounts(parts.access).routes()
-    for place in (patients, encounters, queues, tasks, units, unit_credentials, command_status, operations):
+    for place in (patients, encounters, queues, tasks, staff, units, unit_credentials, command_status, operations):
         app.include_router(place.router(parts.questions))
     app.include_router(dead_letters.router(parts.desk))
     app.include_router(streams.router(parts.callers, parts.streams))

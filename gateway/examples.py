@@ -180,6 +180,17 @@ _RUN: Final[Json] = {
     "settled": 1,
 }
 
+_STAFF: Final[Json] = {
+    "id": "01996a37-2b84-7c19-8e53-7f0d4c6a1b25",
+    "status": "active",
+    "roles": ["nurse"],
+    "invitedAt": _AT,
+    "expiresAt": _AT,
+    "activatedAt": _AT,
+    "suspendedAt": None,
+    "suspendedBecause": None,
+}
+
 ANSWERS: Final[Mapping[str, Any]] = {  # Any: JSON
     "GET /api/patients": _page(_PATIENT),
     "POST /api/patients/search": _page(_PATIENT),
@@ -306,6 +317,8 @@ ANSWERS: Final[Mapping[str, Any]] = {  # Any: JSON
             "unreachableSince": None,
         }
     ),
+    "GET /api/staff": _page(_STAFF),
+    "GET /api/staff/{account_id}": _STAFF,
     "GET /ops/projections": {
         "lagEvents": 0,
         "partitions": [

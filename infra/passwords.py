@@ -20,8 +20,8 @@ import bcrypt
 T = TypeVar("T")
 
 ROUNDS: Final = 12
-MOST_WAITING: Final = 32
-PATIENCE: Final = 15.0
+MOST_WAITING: Final = 16
+PATIENCE: Final = 5.0
 SHORTEST: Final = 12
 LONGEST: Final = 200
 
@@ -37,7 +37,8 @@ class Passwords:
         self._rounds = rounds
         self._most = most_waiting
         self._under_way = 0
-        self._threads = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="passwords")
+        # Half of the cores: logins must not take the other half from everything else that is asked for here.
+        self._threads = ThreadPoolExecutor(threads or max(1, (os.cpu_count() or 1) // 2), "passwords")
         # Compared with where there is no account, so that looking takes as long as where there is one.
         self._nobody = f"$2b${rounds:02}${'.' * 53}"
 

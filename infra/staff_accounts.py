@@ -48,6 +48,9 @@ ON CONFLICT (who) DO UPDATE SET
         THEN now() + least(%(lock)s * 2 ^ least(a.failures + 1 - %(after)s, 10), %(longest)s) * interval '1 second' END
 RETURNING was_locked, extract(epoch FROM locked_until - now())::float8
 """
+_NOT_JUDGED: Final = """
+UPDATE staff_attempts SET failures = failures - 1, locked_until = NULL WHERE who = %s AND failures > 0
+"""
 _ACCOUNT: Final = """
 SELECT a.account_id, a.password_hash, coalesce(s.activated_at IS NOT NULL AND s.suspended_at IS NULL, false)
 FROM staff_accounts a LEFT JOIN read_staff s USING (account_id) WHERE a.unit_id = %s AND a.address_hash = %s
@@ -108,6 +111,11 @@ class StaffAccounts:
         """The password was right: earlier attempts count no more."""
         async with connected(self._pool) as connection:
             await connection.execute("DELETE FROM staff_attempts WHERE who = %s", (who,))
+
+    async def not_judged(self, who: bytes) -> None:
+        """There was no time to look at the attempt just counted: it counts no more, and locks nobody out."""
+        async with connected(self._pool) as connection:
+            await connection.execute(_NOT_JUDGED, (who,))
 
     async def find(self, unit_id: str, who: bytes) -> Account | None:
         """The account, or None."""

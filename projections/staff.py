@@ -38,7 +38,7 @@ from contracts.staff import (
     StaffStatus,
     StaffSuspended,
 )
-from projections.questions import Connection, Question
+from projections.questions import Connection, CursorNotValid, Page, Question, cursor_of, cursor_parts
 from projections.read_model import Facts, ReadModel, added, changed, metadata
 
 _INSTANT = TIMESTAMP(timezone=True)
@@ -197,24 +197,42 @@ _STATUS = case(
     (staff.c.activated_at.is_not(None), StaffStatus.ACTIVE.value),
     else_=StaffStatus.INVITED.value,
 )
+_ACCOUNTS = select(
+    staff.c.account_id.label("id"),
+    _STATUS.label("status"),
+    func.coalesce(_HELD, literal_column("'{}'::text[]")).label("roles"),
+    staff.c.invited_at,
+    staff.c.expires_at,
+    staff.c.activated_at,
+    staff.c.suspended_at,
+    staff.c.suspended_because,
+)
 _OF_UNIT = Question(
-    select(
-        staff.c.account_id.label("id"),
-        _STATUS.label("status"),
-        func.coalesce(_HELD, literal_column("'{}'::text[]")).label("roles"),
-        staff.c.invited_at,
-        staff.c.expires_at,
-        staff.c.activated_at,
-        staff.c.suspended_at,
-        staff.c.suspended_because,
+    _ACCOUNTS.where(
+        staff.c.unit_id == bindparam("unit_id"),
+        bindparam("after", type_=Uuid()).is_(None) | (staff.c.account_id > bindparam("after", type_=Uuid())),
     )
-    .where(staff.c.unit_id == bindparam("unit_id"))
     .order_by(staff.c.account_id)
-    .limit(1000),
+    .limit(bindparam("most", type_=Integer())),
     StaffAccount,
 )
+_BY_ID = Question(_ACCOUNTS.where(staff.c.account_id == bindparam("account_id", type_=Uuid())), StaffAccount)
 
 
-async def of_unit(connection: Connection, unit_id: str, *, at: datetime) -> list[StaffAccount]:
-    """The unit's accounts and open invitations, the oldest first."""
-    return await _OF_UNIT.all(connection, unit_id=unit_id, at=at)
+async def of_unit(
+    connection: Connection, unit_id: str, *, at: datetime, cursor: str | None = None, limit: int = 50
+) -> Page[StaffAccount]:
+    """The unit's accounts and open invitations, by id."""
+    after = None
+    if cursor is not None:
+        try:
+            after = UUID(cursor_parts(cursor, 1)[0])
+        except ValueError:
+            raise CursorNotValid("not a cursor of this list") from None
+    found = await _OF_UNIT.all(connection, unit_id=unit_id, at=at, after=after, most=limit + 1)
+    return Page(found[:limit], cursor_of(found[limit - 1].id) if len(found) > limit else None)
+
+
+async def by_id(connection: Connection, account_id: UUID, *, at: datetime) -> StaffAccount | None:
+    """One account, or None where there is none to be seen."""
+    return await _BY_ID.first(connection, account_id=account_id, at=at)

@@ -110,7 +110,12 @@ class Auth:
         who = await door.accounts.who(body.unit_id, body.email)
         _wait(await door.accounts.attempt(who))
         account = await door.accounts.find(body.unit_id, who)
-        if not await _fits(door, body.password, account) or account is None:
+        try:
+            is_right = await _fits(door, body.password, account)
+        except Problem:
+            await door.accounts.not_judged(who)
+            raise
+        if not is_right or account is None:
             self._wrong.failed(counted)
             raise Problem(
                 "login_refused", "Unit, address or password is wrong.", headers={"WWW-Authenticate": CHALLENGE}

@@ -126,6 +126,21 @@ async def test_only_administrators_invite(clinic: Clinic, nurse: Member) -> None
         problem(answer, 403, "not_allowed")
 
 
+async def test_administrators_see_who_has_an_account_in_which_roles(
+    anyone: httpx.AsyncClient, clinic: Clinic, boss: Member, nurse: Member
+) -> None:
+    invitation = await invited(clinic, Role.DOCTOR)
+    listed = (await anyone.get("/api/staff", headers=bearer(await boss.tokens()))).json()["items"]
+    assert {one["id"]: (one["status"], one["roles"]) for one in listed} == {
+        boss.account_id: ("active", ["admin"]),
+        nurse.account_id: ("active", ["nurse"]),
+        invitation["id"]: ("invited", ["doctor"]),
+    }
+    one = await clinic.api.get(f"/api/staff/{nurse.account_id}")
+    assert one.json()["activatedAt"] is not None
+    problem(await anyone.get("/api/staff", headers=bearer(await nurse.tokens())), 403, "not_allowed")
+
+
 async def test_nobody_is_told_whether_there_is_an_account(anyone: httpx.AsyncClient, boss: Member) -> None:
     wrong = problem(await boss.login("not the password"), 401, "login_refused")
     nobody = Member(anyone, boss.unit_id, "nobody@example.org", "")

@@ -23,6 +23,7 @@ from infra.database import connected
 from migrations.versions.r0009_staff import READ_TABLES
 from projections import staff
 from projections.catalogue import read_model_named
+from projections.questions import CursorNotValid
 from projections.rebuild import rebuild
 from tests.projections.facts import NORTH, SOUTH, unit
 from tests.projections.readside import ReadSide
@@ -42,7 +43,7 @@ def later(hours: int) -> datetime:
 
 async def known(side: ReadSide, at: datetime = NOW, unit_id: str = NORTH) -> dict[UUID, staff.StaffAccount]:
     async with side.asking(unit_id) as connection:
-        return {one.id: one for one in await staff.of_unit(connection, unit_id, at=at)}
+        return {one.id: one for one in (await staff.of_unit(connection, unit_id, at=at)).items}
 
 
 async def test_accounts_are_invited_and_become_active(side: ReadSide) -> None:
@@ -88,3 +89,17 @@ async def test_another_unit_s_staff_are_not_seen_nor_written(side: ReadSide) -> 
         for table in READ_TABLES:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 await connection.execute(f"DELETE FROM {table}".encode())  # noqa: S608 - ours
+
+
+async def test_accounts_come_in_pages_and_one_by_one(side: ReadSide) -> None:
+    await side.write(NORTH, unit(), *boss, invited, is_nurse)
+    async with side.asking(NORTH) as connection:
+        first = await staff.of_unit(connection, NORTH, at=NOW, limit=1)
+        second = await staff.of_unit(connection, NORTH, at=NOW, limit=1, cursor=first.next_cursor)
+        assert ([one.id for one in first.items], [one.id for one in second.items]) == ([BOSS], [NURSE])
+        assert second.next_cursor is None
+        assert await staff.by_id(connection, NURSE, at=NOW) == second.items[0]
+        with pytest.raises(CursorNotValid):
+            await staff.of_unit(connection, NORTH, at=NOW, cursor="bm9wZQ")
+    async with side.asking(SOUTH) as connection:
+        assert await staff.by_id(connection, NURSE, at=NOW) is None
