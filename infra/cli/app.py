@@ -22,6 +22,7 @@ OTHERS = {
     "demo": "infra.cli.demo",
     "import": "infra.cli.import_fhir",
     "dead-letters": "infra.cli.dead_letters",
+    "erasure": "infra.cli.erasure",
     "keys": "infra.cli.keys",
     "units": "infra.cli.units",
 }
