@@ -115,7 +115,7 @@ async def main(process: Process) -> None:
                 process.health, settings.identity.mode, publisher.ready, health.DatabaseHealth(reading)
             ),
             streams=streams,
-            auth=Auth(callers, intake, positions, door),
+            auth=Auth(callers, intake, positions, door, turned_away=measures.turned_away),
         )
     )
     process.tasks.create_task(streams.leave_when(process.stopping), name="streams")

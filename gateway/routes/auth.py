@@ -5,6 +5,7 @@ Nobody is told whether there is an account: a wrong password and no account take
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -83,8 +84,17 @@ class StaffDoor:
 class Auth:
     """The routes."""
 
-    def __init__(self, callers: Callers, intake: Intake, positions: Positions, door: StaffDoor | None) -> None:
-        """`door` is None where this process was not given the keys for it."""
+    def __init__(
+        self,
+        callers: Callers,
+        intake: Intake,
+        positions: Positions,
+        door: StaffDoor | None,
+        *,
+        turned_away: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        """`door` is None where this process was not given the keys for it; `turned_away` is told why, each time."""
+        self._turned_away = turned_away
         self._callers = callers
         self._intake = intake
         self._positions = positions
@@ -117,6 +127,7 @@ class Auth:
             raise
         if not is_right or account is None:
             self._wrong.failed(counted)
+            self._turned_away("login_refused")
             raise Problem(
                 "login_refused", "Unit, address or password is wrong.", headers={"WWW-Authenticate": CHALLENGE}
             )
@@ -134,6 +145,7 @@ class Auth:
             return _given(await door.sessions.carry_on(body.refresh_token))
         except SessionRefused as why:
             self._wrong.failed(counted)
+            self._turned_away(why.code)
             raise _ended(why) from None
 
     async def _logout(self, request: Request) -> Response:

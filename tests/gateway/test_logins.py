@@ -193,9 +193,10 @@ async def test_a_stolen_refresh_token_ends_the_session_of_thief_and_owner(
     assert (await anyone.get("/api/patients", headers=bearer(elsewhere))).status_code == 200, "another session"
 
 
-async def test_a_made_up_refresh_token_is_refused(anyone: httpx.AsyncClient) -> None:
+async def test_a_made_up_refresh_token_is_refused_and_counted(anyone: httpx.AsyncClient) -> None:
     answer = await anyone.post("/api/auth/refresh", json={"refreshToken": secrets.token_urlsafe(32)})
     problem(answer, 401, "refresh_token_invalid")
+    assert 'carespine_auth_failures_total{reason="refresh_token_invalid"}' in (await anyone.get("/metrics")).text
 
 
 async def test_after_a_logout_nothing_of_the_session_is_good(anyone: httpx.AsyncClient, boss: Member) -> None:
