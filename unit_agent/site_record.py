@@ -92,7 +92,12 @@ def _mrn(db: sqlite3.Connection, fact: Fact, told: Json) -> None:
 
 @_on(patient.PatientErased)
 def _erased(db: sqlite3.Connection, fact: Fact, told: Json) -> None:
-    db.execute("UPDATE patients SET erased = 1 WHERE patient_id = ?", (told["patientId"],))
+    # Also of somebody who was never told of here: messages and commands may name them all the same.
+    db.execute(
+        "INSERT INTO patients (patient_id, status, erased) VALUES (?, 'inactive', 1) "
+        "ON CONFLICT DO UPDATE SET erased = 1",
+        (told["patientId"],),
+    )
 
 
 _STANDING: Final = {

@@ -44,7 +44,13 @@ WHERE w.heartbeat_at > now() - interval '30 seconds' AND NOT EXISTS (
     SELECT FROM erasure_places p WHERE p.subject = %(subject)s AND p.place = 'cache' AND p.instance = w.instance)
 UNION ALL
 SELECT 'unit agent' FROM unit_sessions s WHERE s.unit_id = %(unit)s AND s.acked_position < %(position)s
+UNION ALL
+SELECT 'report of the unit agent' FROM unit_sessions s JOIN erasures x ON x.subject = %(subject)s
+WHERE s.unit_id = %(unit)s AND s.acked_position >= %(position)s AND x.erased_at > now() - interval '10 minutes'
+    AND NOT EXISTS (SELECT FROM events e WHERE e.partition = %(partition)s AND e.stream = 'patient-' || %(subject)s
+        AND e.type = 'patient.ErasureReported')
 """
+# An agent of an older release purges as far as it knows how and says nothing of it: that is not awaited for ever.
 _REPORTED: Final = """
 SELECT c.key, c.value::int FROM events e, jsonb_each_text(e.payload -> 'counts') c
 WHERE e.partition = %s AND e.stream = %s AND e.type = 'patient.ErasureReported'

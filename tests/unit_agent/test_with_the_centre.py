@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import psycopg
 
 from contracts.envelope import Json, Status
-from contracts.ids import UnitCommandId
+from contracts.ids import PatientId, UnitCommandId
+from contracts.patient import ErasureBasis, RequestErasure
 from contracts.unit_command import QueueUnitCommand
 from tests.kit.care import REGISTER_UNIT
 from tests.kit.commands import Caller, new_id
@@ -94,3 +96,38 @@ async def test_a_visit_that_begins_at_the_site_and_a_command_that_begins_at_the_
                 ).fetchone(),
                 what="the log says that it was applied",
             )
+
+
+async def test_a_person_erased_at_the_centre_is_forgotten_at_the_site_and_the_report_says_so(
+    bridges: Bridges, installed: Installation, agent_at: NewAgent, rabbitmq: str, postgres: str
+) -> None:
+    for module in ("command_handlers", "projections"):
+        await installed.start(module).ready()
+    bridge = await bridges.start()
+    async with Caller(rabbitmq) as caller:
+        assert (await caller.tell(UNIT, REGISTER_UNIT)).status is Status.ACCEPTED
+        with psycopg.connect(postgres, autocommit=True) as database:
+            await eventually(
+                lambda: database.execute("SELECT 1 FROM read_units").fetchone(), what="the unit is visible"
+            )
+            agent = agent_at(url_of(bridge), UNIT)
+            await agent.start()
+            await eventually(agent.is_live, within=30)
+            registered, _ = await settled(agent, "patient.RegisterPatient", PERSON)
+            patient_id = PatientId(UUID(registered["patientId"]))
+
+            async def shown() -> Json:
+                found: Json = (await agent.ask("GET", f"/patients/{patient_id}")).json()
+                return found
+
+            assert (await shown())["lastName"] == "Quillfeather"
+            erase = RequestErasure(patient_id=patient_id, basis=ErasureBasis.PERSON_ASKED)
+            assert (await caller.tell(UNIT, erase)).status is Status.ACCEPTED
+
+            complete = "SELECT 1 FROM erasures WHERE completed_at IS NOT NULL"
+            await eventually(lambda: database.execute(complete.encode()).fetchone(), what="the erasure")
+            record = await shown()
+            assert (record.get("lastName"), record["erased"]) == (None, True)
+            rows = database.execute("SELECT place, count FROM erasure_places WHERE instance = ''").fetchall()
+            places = {str(place): int(count) for place, count in rows}
+            assert (places["unit_agent: patients"], places["unit_agent: commands made here"]) == (1, 1)
