@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -76,7 +75,7 @@ class Link:
         self._clock = clock
         self._noted = 0
         """How far the feed was seen to reach before the session was open."""
-        self._sent: deque[tuple[int, float, datetime | None]] = deque()
+        self._sent: list[tuple[int, float, datetime | None]] = []
         """(through, when sent, when its last fact was recorded) of each unacknowledged frame; None for a snapshot."""
         self._moved_at = 0.0
         """When the unit last made progress; counts while something is unacknowledged."""
@@ -144,7 +143,7 @@ class Link:
         now = self._moved_at = self._clock()
         acked = self.session.feed.acked
         while self._sent and self._sent[0][0] <= acked:
-            _, sent_at, recorded_at = self._sent.popleft()
+            _, sent_at, recorded_at = self._sent.pop(0)
             if recorded_at is None:
                 continue
             self._metrics.unit_delivery_duration_seconds.observe(now - sent_at)
