@@ -24,6 +24,8 @@ PASSING = frozenset({408, 425, 429, 502, 503, 504})
 """Statuses that say: the same again, later."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 CONNECT_SECONDS = 5.0
+PAGE = 200
+"""The longest page the API gives."""
 
 
 class Unreachable(Exception):
@@ -121,6 +123,17 @@ class Api:
     ) -> Json:
         """The answer to a question. Raises Unreachable, NotLetIn, Declined."""
         return await self.call("GET", path, query=query, unit_id=unit_id)
+
+    async def every(self, path: str, *, query: Mapping[str, str | list[str]]) -> list[Json]:
+        """All items of a list, page after page. Raises Unreachable, NotLetIn, Declined."""
+        items: list[Json] = []
+        wanted = {**query, "limit": str(PAGE)}
+        while True:
+            page = await self.get(path, query=wanted)
+            items += page["items"]
+            if page["nextCursor"] is None:
+                return items
+            wanted["cursor"] = page["nextCursor"]
 
     async def call(
         self,
