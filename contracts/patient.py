@@ -47,17 +47,6 @@ class Contact(Model):
     country: str | None = Field(None, max_length=60)
 
 
-class Demographics(Model):
-    """Who the person is."""
-
-    first_name: Sealed[PersonName]
-    last_name: Sealed[PersonName]
-    date_of_birth: Sealed[date]
-    gender: Gender = Gender.UNKNOWN
-    contact: Sealed[Contact | None] = None
-    room_number: Sealed[RoomNumber | None] = None
-
-
 class _PatientCommand(Command):
     context: ClassVar[str] = "patient"
     may: ClassVar[frozenset[Role]] = REGISTRARS
