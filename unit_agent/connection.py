@@ -265,8 +265,12 @@ class Connection:
             if self._resend:
                 await asyncio.sleep(self._held_until - loop.time())
                 self._resend, sent = False, 0
-            room = self._link.room
-            commands = await self._store.run(outbox.waiting, self._store.db, after=sent, limit=room) if room else []
+            commands: list[outbox.Waiting] = []
+            if room := self._link.room:
+                put_off = self._link.put_off
+                commands = await self._store.run(
+                    outbox.waiting, self._store.db, after=sent, limit=room, put_off=put_off
+                )
             for one in commands:
                 if self._resend:
                     break
