@@ -19,6 +19,7 @@ from contracts import routing
 from contracts.envelope import Json
 from contracts.identity import PEOPLE, Role
 from contracts.live_call import CallName, LiveAnswer, LiveCall
+from contracts.text import kept
 from gateway.answers import json_answer
 from gateway.bodies import parsed_object
 from gateway.callers import Callers, allow, one_unit
@@ -117,7 +118,7 @@ def route(callers: Callers, calls: Calls) -> Route:
         body = parsed_object(await request.body())
         found = await calls.ask(unit_id, name, body, max(wishes(asked).wait, SHORTEST))
         if found.ok:
-            return json_answer(found.body)
+            return json_answer(kept(found.body))
         if found.code == "unit_not_connected":
             raise not_connected()
         raise Problem("unit_call_failed", "The unit says why in `unitCode`.", unitCode=found.code)

@@ -278,8 +278,17 @@ def _decoded(data: str | bytes) -> AnyUp:
         raise Violation(CloseCode.NOT_THE_PROTOCOL, "a binary frame")
     try:
         return UP.validate_json(data)
-    except ValidationError:
-        raise Violation(CloseCode.NOT_THE_PROTOCOL, "a frame was not the protocol's") from None
+    except ValidationError as wrong:
+        raise Violation(CloseCode.NOT_THE_PROTOCOL, f"a frame was not the protocol's: {_fault(wrong)}") from None
+
+
+def _fault(wrong: ValidationError) -> str:
+    """Which field of which frame, for whoever writes an agent; short enough for a close, and never what stood there."""
+    first = wrong.errors(include_url=False, include_context=False, include_input=False)[0]
+    names = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":  # the name is the sender's, and nobody knows what it tells of
+        names[-1:] = ["(unknown)"]
+    return f"{'.'.join(names)} {first['type']}".strip()[:80]
 
 
 def _by_size(facts: Sequence[Tellable]) -> list[list[tuple[int, bytes]]]:

@@ -94,6 +94,15 @@ async def test_a_nul_character_anywhere_else_is_refused_too(clinic: Clinic, netw
     problem(answer, 400, "validation_failed")
 
 
+@pytest.mark.parametrize("number", [str(2**64), str(-(2**63) - 1), "1" + "0" * 400, "NaN", "-Infinity", "1e999"])
+async def test_a_number_that_cannot_be_kept_is_refused_before_it_can_do_harm(clinic: Clinic, number: str) -> None:
+    body = f'{{"type": "orders.place", "payload": {{"lines": [{{"amount": {number}}}]}}}}'
+    answer = await clinic.api.post(f"/api/units/{clinic.unit_id}/commands", content=body, headers=JSON)
+    assert problem(answer, 400, "validation_failed")["errors"] == [
+        {"field": "payload", "problem": "must hold only finite numbers, whole ones of at most 64 bits"}
+    ]
+
+
 async def test_an_instant_that_some_zone_has_no_year_for_is_refused(clinic: Clinic) -> None:
     patient = await clinic.patient()
     for instant in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"):

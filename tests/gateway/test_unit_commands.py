@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import psycopg
 
@@ -63,6 +64,15 @@ async def test_a_connected_unit_answers_a_call(clinic: Clinic) -> None:
         )
 
     assert (answer.status_code, answer.json()) == (200, {"echo": {"department": "general"}, "name": "waiting-room"})
+
+
+async def test_a_number_too_large_for_others_is_told_as_text(clinic: Clinic) -> None:
+    async with connected(
+        clinic, lambda call: LiveAnswer(call_id=call.call_id, ok=True, body={"small": 2**63, "large": 10**30})
+    ):
+        answer = await clinic.api.post(f"/api/units/{clinic.unit_id}/calls/stock")
+
+    assert (answer.status_code, answer.json()) == (200, {"small": 2**63, "large": str(10**30)})
 
 
 async def test_a_unit_that_says_no_is_a_bad_gateway_with_its_code(clinic: Clinic) -> None:
@@ -241,7 +251,7 @@ async def test_what_may_have_been_done_needs_a_word_more(clinic: Clinic) -> None
 
     problem(await clinic.api.post(path), 409, "outcome_unknown")
     assert (await clinic.api.post(path, json={"confirm": True})).json()["attempt"] == 2
-    unknown = f"/api/units/{clinic.unit_id}/commands/{found['commandId'][:-1]}0/retry"
+    unknown = f"/api/units/{clinic.unit_id}/commands/{uuid4()}/retry"
     problem(await clinic.api.post(unknown), 404, "unit_command_not_found")
 
 

@@ -82,10 +82,13 @@ def _key(folder: Path, unit_id: str) -> Finding:
     return Finding(name, "ok", f"key {enrolment.key_id}, of {enrolment.gateway_url}", expected, enrol)
 
 
-def of_the_centre(folder: Path, settings: Configuration) -> list[Finding]:
-    """Name, port, certificate and answer of bridge and gateway; then our clock against theirs."""
+def of_the_centre(folder: Path, settings: Configuration, link: str | None = None) -> list[Finding]:
+    """Name, port, certificate and answer of bridge and gateway; then our clock against theirs.
+
+    `link`: where the centre says that the bridge is.
+    """
     gateway = settings.gateway or _enrolled_gateway(folder)
-    bridge = settings.url or (None if gateway is None else f"ws{gateway.removeprefix('http')}/unit")
+    bridge = settings.url or link or (None if gateway is None else f"ws{gateway.removeprefix('http')}/unit")
     findings: list[Finding] = []
     try:
         tls = client_context(settings.tls)
