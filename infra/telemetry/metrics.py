@@ -56,9 +56,8 @@ class Metrics:
         return self._counter("commands_settled", "Commands with a final answer", "outcome")
 
     @cached_property
-    def command_stage_duration_seconds(self) -> Histogram:
-        """stage: confirm, wait, decide, append, project, push, unit_receive, unit_apply."""
-        return self._histogram("command_stage_duration_seconds", "Time a command spends in a stage", FAST, "stage")
+    def decide_duration_seconds(self) -> Histogram:
+        return self._histogram("decide_duration_seconds", "Deciding the commands of one transaction", FAST)
 
     # Broker
     @cached_property
@@ -240,7 +239,7 @@ class Metrics:
     # What runs
     @cached_property
     def build(self) -> Info:
-        return Info("carespine_build", "What runs: version and commit", registry=self.registry)
+        return Info("carespine_build", "What runs: its version", registry=self.registry)
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:  # noqa: A002 - Prometheus' own word
         return Counter(f"carespine_{name}", help, labels, registry=self.registry)
