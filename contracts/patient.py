@@ -104,7 +104,7 @@ class DeactivatePatient(_PatientCommand):
 
 
 class ReactivatePatient(_PatientCommand):
-    """The record is in use again."""
+    """The record is in use again; a death noted by mistake is taken back."""
 
     may: ClassVar[frozenset[Role]] = ADMINS
 
@@ -196,6 +196,10 @@ class MrnNotValid(Refusal):
 
 class BirthDateInFuture(Refusal):
     """The date of birth lies in the future."""
+
+
+class DeathInFuture(Refusal):
+    """The time of death lies in the future."""
 
 
 PatientCommands = (

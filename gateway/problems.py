@@ -76,8 +76,8 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 CONTENT_REFUSALS: Final = frozenset(
     {
-        *("mrn_not_valid", "birth_date_in_future", "deadline_in_past", "same_department", "department_not_found"),
-        "due_in_past",
+        *("mrn_not_valid", "birth_date_in_future", "death_in_future", "deadline_in_past", "same_department"),
+        *("department_not_found", "due_in_past"),
         *("enrolment_code_not_valid", "enrolment_code_expired", "enrolment_code_used"),
     }
 )
