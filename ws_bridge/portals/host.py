@@ -49,6 +49,7 @@ class PortalHost:
         self.verifier = verifier
         self.metrics = metrics
         self._portals: set[Portal] = set()
+        self._leaving = False
 
     async def host(self, visitor: Visitor) -> None:
         """One connection, from the upgrade to its end."""
@@ -79,6 +80,7 @@ class PortalHost:
 
     async def leave(self) -> None:
         """End every portal, each told when to come back."""
+        self._leaving = True
         leaving = list(self._portals)
         spread = max(1.0, len(leaving) / PORTALS_A_SECOND)
         for portal in leaving:
@@ -102,11 +104,13 @@ class PortalHost:
         except ConnectionClosed:
             self.metrics.portal_closes.labels("other").inc()
         else:
-            return Portal(self, visitor, hello, unit_id), hello.position
+            if not self._leaving:
+                return Portal(self, visitor, hello, unit_id), hello.position
+            await self._turn_away(visitor, CloseCode.GOING_AWAY, "the bridge is leaving", jittered(1.0))
         return None
 
-    async def _turn_away(self, visitor: Visitor, code: CloseCode, reason: str) -> None:
-        bye = Bye(code=code, reason=reason, may_reconnect=CLOSINGS[code].may_reconnect)
+    async def _turn_away(self, visitor: Visitor, code: CloseCode, reason: str, away: float | None = None) -> None:
+        bye = Bye(code=code, reason=reason, may_reconnect=CLOSINGS[code].may_reconnect, retry_after_seconds=away)
         broadcast([visitor], bye.to_json(), text=True)
         self.metrics.portal_closes.labels(str(int(code))).inc()
         await visitor.close(code, reason)
