@@ -48,7 +48,8 @@ def test_every_path_that_is_named_is_there(page: Path) -> None:
 
 
 def test_a_newcomer_finds_every_page_from_the_readme() -> None:
-    found, to_read = set(), [ROOT / "README.md"]
+    found: set[Path] = set()
+    to_read = [ROOT / "README.md"]
     while to_read:
         page = to_read.pop()
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
