@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode as Rfc6455
 
 from contracts.frames import CloseCode
 from contracts.portal import CLOSINGS, Bye, Hello, Renew
@@ -34,8 +35,6 @@ TROUBLE_AWAY: Final = 5.0
 LEAVING_SECONDS: Final = 3.0
 PORTALS_A_SECOND: Final = 500
 """What the other bridges can welcome: portals are told to come back spread over that much time."""
-NORMAL_CLOSE: Final = 1000
-NO_CLOSE: Final = 1006
 
 log = structlog.get_logger()
 
@@ -198,5 +197,6 @@ class Portal:
     def _count(self, closed: ConnectionClosed) -> None:
         if self.session.ended is not None:
             return
-        code = closed.rcvd.code if closed.rcvd is not None else NO_CLOSE
-        self._host.metrics.portal_closes.labels(str(code) if code in (NORMAL_CLOSE, NO_CLOSE) else "other").inc()
+        code = closed.rcvd.code if closed.rcvd is not None else Rfc6455.ABNORMAL_CLOSURE
+        known = code in (Rfc6455.NORMAL_CLOSURE, Rfc6455.ABNORMAL_CLOSURE)
+        self._host.metrics.portal_closes.labels(str(int(code)) if known else "other").inc()
