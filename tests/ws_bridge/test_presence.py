@@ -10,7 +10,8 @@ from contracts.ids import partition_of
 from infra.broker.publisher import Publisher
 from infra.database import pool
 from infra.telemetry.metrics import Metrics
-from tests.ws_bridge.centre import PARTITIONS, Centre
+from tests.projections.logbook import PARTITIONS
+from tests.ws_bridge.centre import Centre
 from ws_bridge.presence import Presence
 
 UNIT = "north"
