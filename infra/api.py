@@ -40,6 +40,12 @@ class NotLetIn(Exception):
         self.code = code
 
 
+def _told(problem: Json) -> str:
+    """What a problem document says: which fields are wrong, where it names them."""
+    fields = [f"{error.get('field')} {error.get('problem')}" for error in problem.get("errors", ())]
+    return "; ".join(fields) or str(problem.get("detail", ""))
+
+
 class Declined(Exception):
     """The API says no to a question or an operation."""
 
@@ -152,7 +158,7 @@ class Api:
         found = _json(answer)
         if answer.is_success:
             return found
-        raise Declined(answer.status_code, str(found.get("code", "unknown")), str(found.get("detail", "")))
+        raise Declined(answer.status_code, str(found.get("code", "unknown")), _told(found))
 
     async def _follow(self, location: str, end_by: float) -> Ended:
         pause = FIRST_PAUSE

@@ -19,6 +19,7 @@ from infra.telemetry.metrics import Metrics
 from infra.tokens import Claims
 from ws_bridge.admission import Visitor
 from ws_bridge.credentials import LinkCredential
+from ws_bridge.pacing import jittered
 from ws_bridge.receipts import OnTheirWay
 from ws_bridge.session import Session, Tellable
 
@@ -30,6 +31,15 @@ ACK_SECONDS: Final = 30.0
 """Facts unacknowledged for this long without any progress: cut."""
 SWAP_SECONDS: Final = 180.0
 """A snapshot unacknowledged for this long: cut."""
+SUSPENDED_AWAY: Final = 60.0
+"""When a suspended unit is to come back, at most; each is told a random share of it."""
+_ENDED_BY: Final = {
+    CloseCode.UNIT_SUSPENDED: "the unit is suspended",
+    CloseCode.UNIT_NOT_FOUND: "the unit is retired",
+    CloseCode.CREDENTIAL_REVOKED: "the unit's credential was revoked",
+    CloseCode.TOKEN_NOT_VALID: "the token was revoked with another key: get a new one",
+}
+"""What a unit is told when a fact of its own ends its link."""
 
 Clock = Callable[[], float]
 
@@ -116,7 +126,8 @@ class Link:
             return
         standing = self.session.standing(facts) or self.credential.ended_by_any(facts)
         if standing is not None:
-            self.end(standing, "the unit's standing changed")
+            away = jittered(SUSPENDED_AWAY) if standing is CloseCode.UNIT_SUSPENDED else None
+            self.end(standing, _ENDED_BY[standing], away)
             return
         if self._waiting() >= CONGESTED_BYTES or not self.may_speak:
             self.session.feed.exists(through)
