@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints
 
 from contracts.identity import ADMINS, Role
 from contracts.ids import PatientId
-from contracts.model import Command, Event, Instant, Model, Offline, Refusal, Sealed
+from contracts.model import Command, Day, Event, Instant, Model, Offline, Refusal, Sealed
 
 REGISTRARS = ADMINS | {Role.RECEPTIONIST, Role.UNIT}
 
@@ -60,7 +60,7 @@ class RegisterPatient(_PatientCommand):
     medical_record_number: Sealed[Mrn]
     first_name: Sealed[PersonName]
     last_name: Sealed[PersonName]
-    date_of_birth: Sealed[date]
+    date_of_birth: Sealed[Day]
     gender: Gender = Gender.UNKNOWN
     contact: Sealed[Contact | None] = None
     room_number: Sealed[RoomNumber | None] = None
@@ -78,7 +78,7 @@ class UpdateDemographics(_PatientCommand):
     offline: ClassVar[Offline] = Offline.LATER
     first_name: Sealed[PersonName]
     last_name: Sealed[PersonName]
-    date_of_birth: Sealed[date]
+    date_of_birth: Sealed[Day]
     gender: Gender = Gender.UNKNOWN
     contact: Sealed[Contact | None] = None
     room_number: Sealed[RoomNumber | None] = None

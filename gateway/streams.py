@@ -28,6 +28,7 @@ HEARTBEAT_SECONDS: Final = 15.0
 STUCK_SECONDS: Final = 30.0
 """A connection that takes nothing for this long is cut."""
 AT_ONCE_BYTES: Final = 64 * 1024
+"""Written in one piece; only what waits beyond it is conflated."""
 MOST_STREAMS: Final = 2_000
 RETRY: Final = b"retry: 2000\n\n"
 HEADERS: Final = [
@@ -113,7 +114,7 @@ class Stream(Follower):
             return
         for one in shown:
             if self.follows(one):
-                self.outbox.put(one)
+                self.outbox.put(one, exactly=self.outbox.size < AT_ONCE_BYTES)
         self._through = through
         if len(self.outbox):
             self.woken.set()

@@ -279,10 +279,10 @@ def _decoded(data: str | bytes) -> AnyUp:
     try:
         return UP.validate_json(data)
     except ValidationError as wrong:
-        raise Violation(CloseCode.NOT_THE_PROTOCOL, f"a frame was not the protocol's: {_fault(wrong)}") from None
+        raise Violation(CloseCode.NOT_THE_PROTOCOL, f"a frame was not the protocol's: {fault(wrong)}") from None
 
 
-def _fault(wrong: ValidationError) -> str:
+def fault(wrong: ValidationError) -> str:
     """Which field of which frame, for whoever writes an agent; short enough for a close, and never what stood there."""
     first = wrong.errors(include_url=False, include_context=False, include_input=False)[0]
     names = [str(part) for part in first["loc"]]
