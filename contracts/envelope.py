@@ -58,7 +58,7 @@ class CommandEnvelope(Model):
 
 
 class Status(StrEnum):
-    """How a command ended, the whole vocabulary of architecture section 4 that a caller can see."""
+    """How a command ended, in the whole vocabulary that a caller can see."""
 
     PENDING = "pending"
     ACCEPTED = "accepted"

@@ -25,7 +25,7 @@ class SealedField:
 
 
 Sealed = Annotated[T, SealedField()]
-"""`Sealed[str]`: clear in memory and in a command, encrypted in the `events` table (architecture, section 3)."""
+"""`Sealed[str]`: clear in memory and in a command, encrypted in the `events` table."""
 
 
 def _written(how: str) -> BeforeValidator:
