@@ -33,11 +33,13 @@ WHERE u.unit_id = %s
 _NOTE: Final = """
 WITH over AS (
     DELETE FROM unit_assertions_seen WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM unit_assertions_seen WHERE until < now() ORDER BY until LIMIT 20 FOR UPDATE SKIP LOCKED))
+        SELECT ctid FROM unit_assertions_seen WHERE until < now() - interval '10 minutes' ORDER BY until
+        LIMIT 20 FOR UPDATE SKIP LOCKED))
 )
 INSERT INTO unit_assertions_seen (unit_id, assertion, until) VALUES (%s, %s, to_timestamp(%s))
 ON CONFLICT DO NOTHING RETURNING true
 """
+"""Kept for longer than it could be taken: the clock that decides on that is this process's, and not the database's."""
 _CODE: Final = "SELECT void_at IS NULL FROM read_enrolment_codes WHERE unit_id = %s AND code_hash = %s"
 _REVOKED: Final = """
 SELECT r.unit_id, r.partition, r.position, r.key_id, r.not_before, ARRAY(
