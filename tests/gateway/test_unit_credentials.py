@@ -82,8 +82,8 @@ async def listed(clinic: Clinic) -> JsonObject:
     return found
 
 
-async def test_a_unit_that_nobody_registered_has_no_list_of_credentials(clinic: Clinic) -> None:
-    answer = await clinic.api.get("/api/units/nowhere/credentials", headers=clinic.role(Role.OPS))
+async def test_a_unit_that_nobody_registered_has_no_list_of_credentials(clinic: Clinic, network: Network) -> None:
+    answer = await clinic.api.get("/api/units/nowhere/credentials", headers=network.caller(Role.OPS))
     problem(answer, 404, "not_found")
 
 
