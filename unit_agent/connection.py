@@ -183,6 +183,7 @@ class Connection:
         self._since = asyncio.get_running_loop().time()
         state = self._state
         state.epoch, state.head, state.clock_skew = welcome.epoch, welcome.head, self._link.clock_skew
+        state.heard_time(welcome.server_time)
         with suppress(
             sqlite3.Error
         ):  # a disk without room keeps facts out, and says so; it does not keep the link down
