@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import httpx
 import psycopg
+import pytest
 
 from contracts.identity import Role
-from contracts.live_call import LiveAnswer, LiveCall
-from contracts.routing import COMMANDS, call_key
+from contracts.live_call import CallOff, LiveAnswer, LiveCall
+from contracts.routing import COMMANDS, EVENTS, call_key, call_off_key
 from infra.broker.connection import BrokerConnection
 from infra.broker.consumer import Delivery, consume
 from infra.broker.private_queue import declare_private
@@ -88,6 +90,32 @@ async def test_a_unit_that_does_not_answer_in_time_is_a_timeout(clinic: Clinic) 
 
     problem(answer, 504, "unit_call_timeout")
     assert timedelta(0) < datetime.now(UTC) - asked[0].deadline < timedelta(seconds=10), "nobody works for the past"
+
+
+async def test_a_caller_who_leaves_calls_the_question_off(clinic: Clinic) -> None:
+    heard = asyncio.Event()
+    off: list[CallOff] = []
+    connection = await BrokerConnection.open(clinic.network.installed.rabbitmq_url, name="test.off")
+    try:
+        queue = await declare_private(connection, f"off.{clinic.unit_id}")
+        rpc = (await connection.channel()).rpc
+        await rpc.queue_bind(queue, EVENTS, call_off_key(clinic.unit_id))
+
+        def called_off(delivery: Delivery) -> None:
+            off.append(CallOff.model_validate_json(delivery.body))
+            heard.set()
+
+        await consume(connection, queue, no_ack=True, on_delivery=called_off)
+        async with connected(clinic, lambda call: None) as asked:
+            path = f"/api/units/{clinic.unit_id}/calls/ping"
+            with pytest.raises(httpx.ReadTimeout):
+                await clinic.api.post(path, headers={"Prefer": "wait=30"}, timeout=1)
+            async with asyncio.timeout(5):
+                await heard.wait()
+    finally:
+        await connection.close()
+
+    assert [one.call_id for one in off] == [asked[0].call_id]
 
 
 async def test_many_calls_at_once_each_get_their_own_answer(clinic: Clinic) -> None:
