@@ -264,7 +264,7 @@ class Batches:
         if settled:
             self._metrics.append_batch_size.observe(len(settled))
             self._metrics.append_duration_seconds.observe(writing)
-            self._metrics.command_stage_duration_seconds.labels(stage="decide").observe(deciding)
+            self._metrics.decide_duration_seconds.observe(deciding)
 
 
 async def _clear_attempts(connection: Connection, items: Sequence[Item]) -> None:

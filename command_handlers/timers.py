@@ -10,7 +10,7 @@ import structlog
 from contracts.envelope import CommandEnvelope
 from contracts.ids import partition_of
 from contracts.routing import COMMANDS, command_key
-from infra.broker.errors import BrokerUnavailable
+from infra.broker.errors import BrokerUnavailable, Unroutable
 from infra.broker.publisher import Publisher
 from infra.database import DatabaseUnavailable, Pool, connected
 
@@ -36,7 +36,7 @@ class Timers:
         while True:
             try:
                 fired = await self.fire_due()
-            except (DatabaseUnavailable, BrokerUnavailable) as why:
+            except (DatabaseUnavailable, BrokerUnavailable, Unroutable) as why:
                 log.warning("timers.waiting", reason=type(why).__name__)
                 fired = 0
             if fired < AT_ONCE:

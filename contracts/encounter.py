@@ -62,7 +62,7 @@ class Triage(_EncounterCommand):
     """
 
     offline: ClassVar[Offline] = Offline.LATER
-    acuity: int = Field(ge=1, le=5)
+    acuity: int = Field(ge=1, le=5, strict=True)
     """Emergency Severity Index, 1 most urgent."""
     note: Sealed[str | None] = Field(None, max_length=2000)
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from contracts.identity import Actor
 from contracts.ids import UnitId
-from contracts.model import Command, Instant, Model
+from contracts.model import Instant, Model
 
 Json = dict[str, Any]  # Any: a JSON object whose shape its type name decides
 
@@ -58,7 +58,7 @@ class CommandEnvelope(Model):
 
 
 class Status(StrEnum):
-    """How a command ended, the whole vocabulary of architecture section 4 that a caller can see."""
+    """How a command ended, in the whole vocabulary that a caller can see."""
 
     PENDING = "pending"
     ACCEPTED = "accepted"
@@ -111,8 +111,3 @@ class FeedBatch(Model):
     after: int
     through: int
     facts: list[Fact]
-
-
-def envelope_payload(command: Command) -> Json:
-    """The command as the envelope carries it."""
-    return command.to_dict()

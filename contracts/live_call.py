@@ -29,6 +29,13 @@ class LiveCall(Model):
     deadline: Instant
 
 
+class CallOff(Model):
+    """Whoever asked has left: no answer is wanted any more."""
+
+    call_id: UUID
+    unit_id: UnitId
+
+
 class LiveAnswer(Model):
     """What the unit said; not `ok` carries a code instead of a body."""
 

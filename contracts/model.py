@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from contracts.identity import Role
@@ -25,9 +25,28 @@ class SealedField:
 
 
 Sealed = Annotated[T, SealedField()]
-"""`Sealed[str]`: clear in memory and in a command, encrypted in the `events` table (architecture, section 3)."""
+"""`Sealed[str]`: clear in memory and in a command, encrypted in the `events` table."""
 
-Instant = Annotated[AwareDatetime, Field(ge=datetime(1, 1, 2, tzinfo=UTC), le=datetime(9999, 12, 31, tzinfo=UTC))]
+
+def _written(how: str) -> BeforeValidator:
+    """Refuse a bare number, which would be taken for seconds since 1970 and silently be another day."""
+
+    def check(value: object) -> object:
+        if isinstance(value, int | float) or (isinstance(value, str) and value[4:5] != "-"):
+            raise ValueError(f"must be {how}")
+        return value
+
+    return BeforeValidator(check)
+
+
+Day = Annotated[date, _written("a date, YYYY-MM-DD")]
+"""A date, YYYY-MM-DD."""
+
+Instant = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(1, 1, 2, tzinfo=UTC), le=datetime(9999, 12, 31, tzinfo=UTC)),
+    _written("an instant with a zone, such as 2026-11-20T09:00:00Z"),
+]
 """An instant; a naive datetime is refused, and so is one that some zone's calendar has no year for."""
 
 

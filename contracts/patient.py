@@ -14,7 +14,7 @@ from pydantic import Field, StringConstraints
 
 from contracts.identity import ADMINS, Role
 from contracts.ids import PatientId
-from contracts.model import Command, Event, Instant, Model, Offline, Refusal, Sealed
+from contracts.model import Command, Day, Event, Instant, Model, Offline, Refusal, Sealed
 
 REGISTRARS = ADMINS | {Role.RECEPTIONIST, Role.UNIT}
 
@@ -60,17 +60,6 @@ class Contact(Model):
     country: str | None = Field(None, max_length=60)
 
 
-class Demographics(Model):
-    """Who the person is."""
-
-    first_name: Sealed[PersonName]
-    last_name: Sealed[PersonName]
-    date_of_birth: Sealed[date]
-    gender: Gender = Gender.UNKNOWN
-    contact: Sealed[Contact | None] = None
-    room_number: Sealed[RoomNumber | None] = None
-
-
 class _PatientCommand(Command):
     context: ClassVar[str] = "patient"
     may: ClassVar[frozenset[Role]] = REGISTRARS
@@ -84,7 +73,7 @@ class RegisterPatient(_PatientCommand):
     medical_record_number: Sealed[Mrn]
     first_name: Sealed[PersonName]
     last_name: Sealed[PersonName]
-    date_of_birth: Sealed[date]
+    date_of_birth: Sealed[Day]
     gender: Gender = Gender.UNKNOWN
     contact: Sealed[Contact | None] = None
     room_number: Sealed[RoomNumber | None] = None
@@ -102,7 +91,7 @@ class UpdateDemographics(_PatientCommand):
     offline: ClassVar[Offline] = Offline.LATER
     first_name: Sealed[PersonName]
     last_name: Sealed[PersonName]
-    date_of_birth: Sealed[date]
+    date_of_birth: Sealed[Day]
     gender: Gender = Gender.UNKNOWN
     contact: Sealed[Contact | None] = None
     room_number: Sealed[RoomNumber | None] = None
@@ -128,7 +117,7 @@ class DeactivatePatient(_PatientCommand):
 
 
 class ReactivatePatient(_PatientCommand):
-    """The record is in use again."""
+    """The record is in use again; a death noted by mistake is taken back."""
 
     may: ClassVar[frozenset[Role]] = ADMINS
 
@@ -289,6 +278,10 @@ class MrnNotValid(Refusal):
 
 class BirthDateInFuture(Refusal):
     """The date of birth lies in the future."""
+
+
+class DeathInFuture(Refusal):
+    """The time of death lies in the future."""
 
 
 PatientCommands = (

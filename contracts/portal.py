@@ -116,7 +116,7 @@ class Visit(Model):
 
 
 class PatientStatusChanged(Model):
-    """A patient's visit or record has changed: one of `visit` and `record_status` is there."""
+    """A patient's visit or record has changed: one of `visit` and `recordStatus` is there."""
 
     patient_id: UUID
     change: str
@@ -272,7 +272,7 @@ class Subscribed(Model):
 
 
 class Renewed(Model):
-    """Down: the portal goes on until `expires_at`, with what the (perhaps other) role may follow."""
+    """Down: the portal goes on until `expiresAt`, with what the (perhaps other) role may follow."""
 
     type: Literal["renewed"] = "renewed"
     expires_at: Instant

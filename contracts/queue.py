@@ -80,7 +80,7 @@ class Enqueue(_QueueCommand):
 class CallNext(_QueueCommand):
     """Call the patient whose turn it is.
 
-    Without `entry_id` the queue says whose turn it is. With it, exactly this entry is called: a unit that was cut off
+    Without `entryId` the queue says whose turn it is. With it, exactly this entry is called: a unit that was cut off
     has called that patient already, and if the entry is no longer waiting, that is refused and seen to.
     """
 

@@ -37,6 +37,11 @@ def call_key(unit_id: str, name: str) -> str:
     return f"unit.{unit_id}.call.{name}"
 
 
+def call_off_key(unit_id: str) -> str:
+    """`unit.<unit_id>.call-off.live`: nobody waits for the answer to a live call any more."""
+    return f"unit.{unit_id}.call-off.live"
+
+
 def feed_key(unit_id: str) -> str:
     """`unit.<unit_id>.feed.batch`: what became visible for a unit in one batch, as one message."""
     return f"unit.{unit_id}.feed.batch"

@@ -5,12 +5,23 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from contracts.envelope import Json
 from contracts.identity import ADMINS, CLINICAL, Role
 from contracts.ids import PatientId, UnitCommandId, UnitId
 from contracts.model import Command, Event, Instant, Offline, Refusal, Sealed
+from contracts.text import holds_odd_number
+
+
+def _with_plain_numbers(content: Json) -> Json:
+    if holds_odd_number(content):
+        raise ValueError("must hold only finite numbers, whole ones of at most 64 bits")
+    return content
+
+
+SiteJson = Annotated[Json, AfterValidator(_with_plain_numbers)]
+"""What only the site's system understands. Anything JSON can say, with numbers that can be kept."""
 
 UnitCommandType = Annotated[str, StringConstraints(pattern=r"^[a-z][A-Za-z0-9_.-]{0,79}$")]
 """What the unit's connector understands, for example `orders.place` or `ping`."""
@@ -74,7 +85,7 @@ class QueueUnitCommand(_MailboxCommand):
     version: ClassVar[int] = 2
     type: UnitCommandType
     """What the unit's connector understands, for example `orders.place`."""
-    payload: Sealed[Json] = Field(default_factory=dict)
+    payload: Sealed[SiteJson] = Field(default_factory=dict)
     """What the system at the site needs to do it."""
     patient_id: PatientId | None = None
     """Whom it is about; the payload is sealed under that person's key, or the unit's own when None."""
@@ -100,7 +111,7 @@ class ReportUnitCommand(_MailboxCommand):
     applied: bool
     code: RejectionCode | None = None
     """Why it was rejected, or None."""
-    result: Sealed[Json | None] = None
+    result: Sealed[SiteJson | None] = None
     attempt: int = Field(1, ge=1)
     """Which attempt it tells of: what an earlier one was rejected for says nothing about the present one.
 

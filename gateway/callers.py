@@ -140,5 +140,7 @@ def one_unit(actor: Actor, *named: str | None) -> str:
         raise invalid_field("unitId", "is named twice, differently")
     unit = unit_for(actor, names.pop() if names else None)
     if unit is None:
-        raise Problem("unit_required", "Name the unit: header X-Unit-Id, or unitId in the body.")
+        raise Problem(
+            "unit_required", "Name the unit: header X-Unit-Id, `unit` in a question's query, or unitId in a body."
+        )
     return unit

@@ -6,9 +6,11 @@ The message is mandatory: where no bridge holds the unit, no queue is bound and 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
-from uuid import uuid4
+from typing import Any, Final, Protocol
+from uuid import UUID, uuid4
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
@@ -18,13 +20,14 @@ from starlette.routing import Route
 from contracts import routing
 from contracts.envelope import Json
 from contracts.identity import PEOPLE, Role
-from contracts.live_call import CallName, LiveAnswer, LiveCall
+from contracts.live_call import CallName, CallOff, LiveAnswer, LiveCall
+from contracts.text import kept
 from gateway.answers import json_answer
 from gateway.bodies import parsed_object
 from gateway.callers import Callers, allow, one_unit
 from gateway.passage import passage, wishes
 from gateway.problems import RETRY_AFTER, Problem, invalid_field
-from infra.broker.errors import ReplyLost, Unroutable
+from infra.broker.errors import BrokerUnavailable, ReplyLost, Unroutable
 from infra.broker.publisher import Publisher
 from infra.broker.replies import ReplyBox
 
@@ -32,6 +35,8 @@ PATH: Final = "/api/units/{unit_id}/calls/{name}"
 IMPERSONAL: Final = frozenset({"ping", "statistics"})
 """Calls that operators may make: their answers tell of no patient."""
 SHORTEST: Final = 1.0
+NOBODY_LISTENS: Final = 499
+"""What the access log of many servers says of a caller who has left; it reaches nobody."""
 
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(CallName)
 
@@ -84,11 +89,39 @@ class Calls:
         except Unroutable:
             result = "not_connected"
             raise not_connected() from None
+        except asyncio.CancelledError:
+            result = "left"
+            self._call_off(unit_id, call.call_id)
+            raise
         except (TimeoutError, ReplyLost):
             result = "timeout"
             raise Problem("unit_call_timeout", f"No answer came within {timeout:g} s.") from None
         finally:
             self._called(result, clock() - began)
+
+    def _call_off(self, unit_id: str, call_id: UUID) -> None:
+        off = CallOff(call_id=call_id, unit_id=unit_id)
+        with suppress(BrokerUnavailable):  # the bridge forgets the call at its deadline, too
+            self._publisher.publish_nowait(routing.EVENTS, routing.call_off_key(unit_id), off.to_json())
+
+
+async def _unless_left(
+    request: Request, asking: Coroutine[Any, Any, LiveAnswer]
+) -> LiveAnswer | None:  # Any: asyncio's
+    """What is asked for; None when the caller leaves before it is there, and then nobody asks any more."""
+    asked, left = asyncio.ensure_future(asking), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({asked, left}, return_when=asyncio.FIRST_COMPLETED)
+        return await asked if asked.done() else None
+    finally:
+        left.cancel()
+        asked.cancel()
+        await asyncio.gather(asked, left, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def not_connected() -> Problem:
@@ -115,9 +148,11 @@ def route(callers: Callers, calls: Calls) -> Route:
             raise invalid_field("name", "must be 1 to 40 characters: a to z, 0 to 9 and dashes") from None
         unit_id = one_unit(actor, request.path_params["unit_id"])
         body = parsed_object(await request.body())
-        found = await calls.ask(unit_id, name, body, max(wishes(asked).wait, SHORTEST))
+        found = await _unless_left(request, calls.ask(unit_id, name, body, max(wishes(asked).wait, SHORTEST)))
+        if found is None:
+            return Response(status_code=NOBODY_LISTENS)
         if found.ok:
-            return json_answer(found.body)
+            return json_answer(kept(found.body))
         if found.code == "unit_not_connected":
             raise not_connected()
         raise Problem("unit_call_failed", "The unit says why in `unitCode`.", unitCode=found.code)

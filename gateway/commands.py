@@ -74,7 +74,7 @@ PATIENTS: Final = (
         command=patient.MarkDeceased,
         path="/api/patients/{patient_id}/deceased",
         example={"deceasedAt": "2026-11-20T04:30:00Z"},
-        result={"id": PATIENT},
+        result={"id": PATIENT, "status": "deceased"},
     ),
     CommandRoute(
         command=patient.RequestErasure,

@@ -57,6 +57,9 @@ class ProblemDocument(Model):
     about: dict[str, str] | None = None
     command_id: str | None = None
     dead_letter_id: str | None = None
+    reason: str | None = Field(
+        None, description="With `dead_lettered`: `poison`, or `parked` behind another letter of its stream."
+    )
     server_time: str | None = Field(None, description="With refused assertions: our clock.")
     limit: int | None = Field(None, description="With `body_too_large`: how many bytes are taken.")
     unit_code: str | None = Field(None, description="With `unit_call_failed`: why, in the unit's words.")

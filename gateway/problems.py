@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import orjson
+from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 from starlette.responses import Response
 
@@ -88,8 +89,8 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 CONTENT_REFUSALS: Final = frozenset(
     {
-        *("mrn_not_valid", "birth_date_in_future", "deadline_in_past", "same_department", "department_not_found"),
-        "due_in_past",
+        *("mrn_not_valid", "birth_date_in_future", "death_in_future", "deadline_in_past", "same_department"),
+        *("department_not_found", "due_in_past"),
         *("enrolment_code_not_valid", "enrolment_code_expired", "enrolment_code_used"),
         *("invitation_not_valid", "invitation_expired", "role_ends_before_it_starts"),
     }
@@ -201,7 +202,7 @@ def invalid(
     """The request does not have the expected shape: which fields, and what they should be."""
     fields = [
         {
-            "field": _field(error["loc"], where),
+            "field": _field(error["loc"] if error["type"] == "extra_forbidden" else _spelt(error["loc"]), where),
             "problem": _sentence(error["type"], error.get("ctx") or {}, error["msg"]),
         }
         for error in errors
@@ -262,6 +263,11 @@ def _sentence(kind: str, context: Mapping[str, Any], message: str) -> str:  # An
         return str(context.get("error", "is not acceptable"))
     template = _SENTENCES.get(kind)
     return template.format_map(context) if template else "is not acceptable"
+
+
+def _spelt(location: Iterable[str | int]) -> list[str | int]:
+    """Our own names as the document has them."""
+    return [to_camel(part) if isinstance(part, str) and "_" in part else part for part in location]
 
 
 def _field(location: Iterable[str | int], where: str) -> str:

@@ -28,6 +28,7 @@ HEARTBEAT_SECONDS: Final = 15.0
 STUCK_SECONDS: Final = 30.0
 """A connection that takes nothing for this long is cut."""
 AT_ONCE_BYTES: Final = 64 * 1024
+"""Written in one piece; only what waits beyond it is conflated."""
 MOST_STREAMS: Final = 2_000
 RETRY: Final = b"retry: 2000\n\n"
 HEADERS: Final = [
@@ -43,6 +44,7 @@ class Streams:
         self.hub = hub
         self.metrics = metrics
         self._open: set[Stream] = set()
+        self._leaving = False
 
     def __len__(self) -> int:
         return len(self._open)
@@ -51,6 +53,8 @@ class Streams:
         """One more."""
         self._open.add(stream)
         self.metrics.portals.labels("stream").set(len(self._open))
+        if self._leaving:
+            _send_away(stream)
 
     def closed(self, stream: Stream) -> None:
         """One fewer."""
@@ -69,9 +73,9 @@ class Streams:
     async def leave_when(self, stopping: asyncio.Event) -> None:
         """Once the process stops, end every stream, so that it can: they come back elsewhere, a moment apart."""
         await stopping.wait()
+        self._leaving = True
         for stream in list(self._open):
-            away = round(random.uniform(0.2, 2.0), 2)  # noqa: S311 - jitter, not a secret
-            stream.end(CloseCode.GOING_AWAY, "the gateway is leaving", away)
+            _send_away(stream)
 
 
 class Stream(Follower):
@@ -120,7 +124,7 @@ class Stream(Follower):
             return
         for one in shown:
             if self.follows(one):
-                self.outbox.put(one)
+                self.outbox.put(one, exactly=self.outbox.size < AT_ONCE_BYTES)
         self._through = through
         if len(self.outbox):
             self.woken.set()
@@ -210,3 +214,8 @@ class EventStream(Response):
         while (await receive())["type"] != "http.disconnect":
             pass
         self._stream.woken.set()
+
+
+def _send_away(stream: Stream) -> None:
+    away = round(random.uniform(0.2, 2.0), 2)  # noqa: S311 - jitter, not a secret
+    stream.end(CloseCode.GOING_AWAY, "the gateway is leaving", away)

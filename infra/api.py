@@ -24,6 +24,8 @@ PASSING = frozenset({408, 425, 429, 502, 503, 504})
 """Statuses that say: the same again, later."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 CONNECT_SECONDS = 5.0
+PAGE = 200
+"""The longest page the API gives."""
 
 
 class Unreachable(Exception):
@@ -36,6 +38,12 @@ class NotLetIn(Exception):
     def __init__(self, status: int, code: str) -> None:
         super().__init__(f"{status} {code}")
         self.code = code
+
+
+def _told(problem: Json) -> str:
+    """What a problem document says: which fields are wrong, where it names them."""
+    fields = [f"{error.get('field')} {error.get('problem')}" for error in problem.get("errors", ())]
+    return "; ".join(fields) or str(problem.get("detail", ""))
 
 
 class Declined(Exception):
@@ -122,6 +130,17 @@ class Api:
         """The answer to a question. Raises Unreachable, NotLetIn, Declined."""
         return await self.call("GET", path, query=query, unit_id=unit_id)
 
+    async def every(self, path: str, *, query: Mapping[str, str | list[str]]) -> list[Json]:
+        """All items of a list, page after page. Raises Unreachable, NotLetIn, Declined."""
+        items: list[Json] = []
+        wanted = {**query, "limit": str(PAGE)}
+        while True:
+            page = await self.get(path, query=wanted)
+            items += page["items"]
+            if page["nextCursor"] is None:
+                return items
+            wanted["cursor"] = page["nextCursor"]
+
     async def call(
         self,
         method: str,
@@ -139,7 +158,7 @@ class Api:
         found = _json(answer)
         if answer.is_success:
             return found
-        raise Declined(answer.status_code, str(found.get("code", "unknown")), str(found.get("detail", "")))
+        raise Declined(answer.status_code, str(found.get("code", "unknown")), _told(found))
 
     async def _follow(self, location: str, end_by: float) -> Ended:
         pause = FIRST_PAUSE

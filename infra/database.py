@@ -7,7 +7,7 @@ database is away; taking a connection then raises `DatabaseUnavailable` after it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -108,6 +108,14 @@ async def connected(source: Pool) -> AsyncIterator[Connection]:
         if connection is not None and not connection.closed:
             raise
         raise _unavailable(why) from why
+
+
+def plain_array(values: Iterable[object]) -> str:
+    """Ids, numbers or instants as an array literal, to be cast (`%s::bigint[]`); nothing that would have to be quoted.
+
+    The library looks at each element of a list and takes three times as long, 20 us a row of a batch, all at once.
+    """
+    return "{" + ",".join(map(str, values)) + "}"
 
 
 def _unavailable(why: Exception) -> DatabaseUnavailable | asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""The event store: a partitioned, gap-free, fenced log in Postgres (architecture, section 3).
+"""The event store: a partitioned, gap-free, fenced log in Postgres.
 
 Appending moves a partition's head where the epoch is still the writer's own, so positions have no gaps, no reader sees
 a hole, and a former owner writes nothing. What the payloads mean is `contracts`'; encryption is `infra.sealing`'s.
@@ -131,24 +131,6 @@ async def notify(connection: Connection) -> None:
     await connection.execute(f"NOTIFY {WAKE_CHANNEL}".encode())
 
 
-async def read_partition(connection: Connection, partition: int, after: int, limit: int) -> list[StoredEvent]:
-    """At most `limit` events of a partition after position `after`, in order."""
-    return await _read(
-        connection, "partition = %s AND position > %s ORDER BY position LIMIT %s", (partition, after, limit)
-    )
-
-
-async def read_unit(
-    connection: Connection, partition: int, unit_id: str, after: int, through: int, limit: int
-) -> list[StoredEvent]:
-    """At most `limit` events of one unit in (after, through], in order."""
-    return await _read(
-        connection,
-        "partition = %s AND unit_id = %s AND position > %s AND position <= %s ORDER BY position LIMIT %s",
-        (partition, unit_id, after, through, limit),
-    )
-
-
 async def read_streams(connection: Connection, wanted: Sequence[tuple[int, str]]) -> list[StoredEvent]:
     """Everything that happened in the named streams `(partition, stream)`, in order within each stream."""
     cursor = await ask_streams(connection, wanted)
@@ -163,21 +145,6 @@ async def ask_streams(connection: Connection, wanted: Sequence[tuple[int, str]])
     )
 
 
-async def head(connection: Connection, partition: int) -> int:
-    """Position of the newest event of the partition (0: none yet)."""
-    cursor = await connection.execute("SELECT head FROM log_partitions WHERE partition = %s", (partition,))
-    row = await cursor.fetchone()
-    if row is None:
-        raise LookupError(f"partition {partition} does not exist: run `carespine doctor`")
-    return int(row[0])
-
-
 def cursor_of_events(connection: Connection) -> AsyncCursor[StoredEvent]:
     """A cursor whose rows, of a query that selects `COLUMNS`, are stored events."""
     return connection.cursor(row_factory=lambda cursor: StoredEvent._make, binary=True)
-
-
-async def _read(connection: Connection, where: str, values: tuple[object, ...]) -> list[StoredEvent]:
-    async with cursor_of_events(connection) as cursor:
-        await cursor.execute(f"SELECT {COLUMNS} FROM events WHERE {where}".encode(), values)  # noqa: S608 - both are ours
-        return await cursor.fetchall()

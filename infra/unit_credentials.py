@@ -33,14 +33,17 @@ WHERE u.unit_id = %s
 _NOTE: Final = """
 WITH over AS (
     DELETE FROM unit_assertions_seen WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM unit_assertions_seen WHERE until < now() ORDER BY until LIMIT 20 FOR UPDATE SKIP LOCKED))
+        SELECT ctid FROM unit_assertions_seen WHERE until < now() - interval '10 minutes' ORDER BY until
+        LIMIT 20 FOR UPDATE SKIP LOCKED))
 )
 INSERT INTO unit_assertions_seen (unit_id, assertion, until) VALUES (%s, %s, to_timestamp(%s))
 ON CONFLICT DO NOTHING RETURNING true
 """
+"""Kept for longer than it could be taken: the clock that decides on that is this process's, and not the database's."""
 _CODE: Final = "SELECT void_at IS NULL FROM read_enrolment_codes WHERE unit_id = %s AND code_hash = %s"
 _REVOKED: Final = """
-SELECT r.unit_id, r.partition, r.position, r.key_id, r.not_before
+SELECT r.unit_id, r.partition, r.position, r.key_id, r.not_before, ARRAY(
+    SELECT k.key_id FROM read_unit_keys k WHERE k.unit_id = r.unit_id AND k.revoked_at IS NOT NULL)
 FROM read_unit_revocations r LEFT JOIN unnest(%s::int[], %s::bigint[]) AS seen (partition, position) USING (partition)
 WHERE r.position > coalesce(seen.position, -1) ORDER BY r.partition, r.position
 """
@@ -69,14 +72,20 @@ class Revocation:
     key_id: str | None
     """The key that is void too; None: all of them."""
     not_before: datetime
+    void: frozenset[str] = frozenset()
+    """Keys of the unit that are void by now, as far as is known: no token is good that was got with one of them, be it
+    after `not_before`, as happens while the revocation is not visible yet.
+    """
 
-    def ends(self, *, issued_at: int) -> bool:
-        """Whether a token of that age is one of those."""
-        return issued_at < self.not_before.timestamp()
+    def ends(self, *, issued_at: int, key_id: str | None) -> bool:
+        """Whether a token of that age and key is one of those."""
+        return issued_at < self.not_before.timestamp() or (
+            key_id is not None and (key_id == self.key_id or key_id in self.void)
+        )
 
     def voids(self, key_id: str | None) -> bool:
         """Whether whoever holds this key (None: a token without one) has to enrol again, and not only to renew."""
-        return self.key_id is None or self.key_id == key_id
+        return self.key_id is None or self.key_id == key_id or key_id in self.void
 
 
 class Exchange:
@@ -184,8 +193,8 @@ class Revocations:
             cursor = await connection.execute(_REVOKED, (list(self._through), list(self._through.values())))
             rows = await cursor.fetchall()
         self._is_known = True
-        for unit_id, partition, position, key_id, not_before in rows:
-            revocation = Revocation(unit_id, key_id, not_before)
+        for unit_id, partition, position, key_id, not_before, void in rows:
+            revocation = Revocation(unit_id, key_id, not_before, frozenset(void))
             self._through[partition] = position
             self._known.setdefault(unit_id, []).append(revocation)
             self._revoked(revocation)
@@ -202,7 +211,7 @@ class Revocations:
         if not self._is_known:
             return "revocations_not_known"
         known = self._known.get(unit_id, [])
-        found = [one for one in known if one.ends(issued_at=issued_at) or (key_id and one.key_id == key_id)]
+        found = [one for one in known if one.ends(issued_at=issued_at, key_id=key_id)]
         if any(one.voids(key_id) for one in found):
             return "key_revoked"
         return "token_revoked" if found else None

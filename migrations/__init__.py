@@ -7,7 +7,6 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 
 _HERE = Path(__file__).parent
 
@@ -29,12 +28,4 @@ def upgrade(postgres_url: str, *, partitions: int = 16) -> None:
     config.attributes["partitions"] = partitions
     # Two deployments may migrate at once; alembic's own output has nothing for the user.
     os.environ.setdefault("PGAPPNAME", "carespine-migrate")
-    command.upgrade(config, "heads")
-
-
-def head_revision() -> str:
-    """The newest revision in this release."""
-    head = ScriptDirectory.from_config(configuration("")).get_current_head()
-    if head is None:
-        raise LookupError("this release has no migrations")
-    return head
+    command.upgrade(config, "head")

@@ -100,7 +100,6 @@ _FAULTS = Question(
     .limit(bindparam("limit")),
     Fault,
 )
-_FAULT_COUNT = Number(select(func.count()).select_from(faults))
 _POSITION = Number(select(checkpoints.c.position).where(checkpoints.c.partition == bindparam("partition")))
 
 
@@ -112,11 +111,6 @@ async def partitions(connection: Connection) -> list[PartitionProgress]:
 async def latest_faults(connection: Connection, *, limit: int = 100) -> list[Fault]:
     """Facts that could not be applied, the latest first."""
     return await _FAULTS.all(connection, limit=limit)
-
-
-async def fault_count(connection: Connection) -> int:
-    """How many facts could not be applied."""
-    return await _FAULT_COUNT.ask(connection)
 
 
 async def position(connection: Connection, partition: int) -> int:

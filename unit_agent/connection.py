@@ -183,6 +183,7 @@ class Connection:
         self._since = asyncio.get_running_loop().time()
         state = self._state
         state.epoch, state.head, state.clock_skew = welcome.epoch, welcome.head, self._link.clock_skew
+        state.heard_time(welcome.server_time)
         with suppress(
             sqlite3.Error
         ):  # a disk without room keeps facts out, and says so; it does not keep the link down
@@ -265,8 +266,12 @@ class Connection:
             if self._resend:
                 await asyncio.sleep(self._held_until - loop.time())
                 self._resend, sent = False, 0
-            room = self._link.room
-            commands = await self._store.run(outbox.waiting, self._store.db, after=sent, limit=room) if room else []
+            commands: list[outbox.Waiting] = []
+            if room := self._link.room:
+                put_off = self._link.put_off
+                commands = await self._store.run(
+                    outbox.waiting, self._store.db, after=sent, limit=room, put_off=put_off
+                )
             for one in commands:
                 if self._resend:
                     break

@@ -81,6 +81,7 @@ class Link:
         """Of a snapshot that is arriving: its position and how many parts are here; None when none is."""
         self._submitted: dict[UUID, None] = {}
         """Commands on their way up without an answer yet, oldest first."""
+        self._put_off: set[UUID] = set()
 
     @property
     def is_open(self) -> bool:
@@ -96,6 +97,11 @@ class Link:
     def submitted(self) -> int:
         """Commands on their way up."""
         return len(self._submitted)
+
+    @property
+    def put_off(self) -> frozenset[UUID]:
+        """Commands the bridge could not take: it takes no other before they come again, whatever became of them."""
+        return frozenset(self._put_off)
 
     def hello(self) -> bytes:
         """The first frame up."""
@@ -136,6 +142,7 @@ class Link:
                 self.credential_expires_at = frame.expires_at
                 return frame
             case Accepted() | Refused():
+                self._put_off.discard(frame.command_id)
                 self._submitted.pop(frame.command_id, None)  # absent: it was to be sent again, which is now needless
                 return frame
             case Retry():
@@ -207,4 +214,5 @@ class Link:
         if frame.command_id not in self._submitted:
             return None
         self._submitted.clear()
+        self._put_off.add(frame.command_id)
         return frame

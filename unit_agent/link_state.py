@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 SNAPSHOT_BEYOND: Final = 50_000
 """Events an agent rather catches up with one by one than being told what they came to."""
+
+
+def elapsed() -> float:
+    """Seconds since some moment, those asleep among them where the system counts them."""
+    clock: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 @dataclass
@@ -37,15 +44,25 @@ class LinkState:
     last_ack: datetime | None = None
     sessions: int = 0
     clock_skew: timedelta = field(default_factory=timedelta)
+    """How far the centre's clock was ahead of ours when it was last heard of."""
+    _told: tuple[datetime, float] | None = None
+    """The centre's time and ours, by a clock that nobody sets, when it was last heard of in this life."""
 
     @property
     def connected(self) -> bool:
         """There is a session right now."""
         return self.state in ("catching_up", "live")
 
+    def heard_time(self, centre: datetime) -> None:
+        """The centre has said what time it is."""
+        self._told = centre, elapsed()
+
     def now(self) -> datetime:
-        """The time as the centre has it, as far as we know."""
-        return datetime.now(UTC) + self.clock_skew
+        """The time as the centre has it, as far as we know; somebody setting this machine's clock does not move it."""
+        if self._told is None:
+            return datetime.now(UTC) + self.clock_skew
+        centre, then = self._told
+        return centre + timedelta(seconds=elapsed() - then)
 
 
 @dataclass

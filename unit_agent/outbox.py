@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -93,9 +93,23 @@ def made(db: sqlite3.Connection, command_id: UUID) -> Made | None:
     return None if row is None else Made(datetime.fromisoformat(row["issued_at"]), json.loads(row["payload"]))
 
 
-def waiting(db: sqlite3.Connection, *, after: int, limit: int) -> list[Waiting]:
-    """Commands still to go up, in the order they were made, from beyond sequence number `after`."""
-    rows = db.execute("SELECT * FROM outbox WHERE state = 'waiting' AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
+def waiting(
+    db: sqlite3.Connection, *, after: int, limit: int, put_off: Collection[UUID] = frozenset()
+) -> list[Waiting]:
+    """Commands still to go up, in the order they were made, from beyond sequence number `after`.
+
+    Those `put_off` go up again even where a fact has told meanwhile that they were carried out.
+    """
+    if put_off:
+        rows = db.execute(
+            "SELECT * FROM outbox WHERE (state = 'waiting' OR command_id IN (SELECT value FROM json_each(?))) "
+            "AND seq > ? ORDER BY seq LIMIT ?",
+            (json.dumps([str(command_id) for command_id in put_off]), after, limit),
+        )
+    else:
+        rows = db.execute(
+            "SELECT * FROM outbox WHERE state = 'waiting' AND seq > ? ORDER BY seq LIMIT ?", (after, limit)
+        )
     return [
         Waiting(
             row["seq"],

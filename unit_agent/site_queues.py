@@ -211,7 +211,7 @@ def _turn(row: sqlite3.Row, at: datetime, ageing_minutes: int) -> tuple[int, dat
 
 
 def _entry_of(row: sqlite3.Row) -> Json:
-    return _present(
+    return present(
         id=row["entry_id"],
         ticket=row["ticket"],
         status=row["status"],
@@ -225,5 +225,6 @@ def _entry_of(row: sqlite3.Row) -> Json:
     )
 
 
-def _present(**values: Any) -> Json:  # Any: JSON values
+def present(**values: Any) -> Json:  # Any: JSON values
+    """These values as JSON, without those that are None."""
     return {name: value for name, value in values.items() if value is not None}

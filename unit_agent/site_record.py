@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from typing import Any, Final
+from typing import Final
 
 from contracts import encounter, patient
 from contracts.envelope import Fact, Json
@@ -235,7 +235,7 @@ def encounter_summary(db: sqlite3.Connection, encounter_id: str) -> Json | None:
 
 
 def _encounter(row: sqlite3.Row) -> Json:
-    return _present(
+    return site_queues.present(
         id=row["encounter_id"],
         encounterClass=row["encounter_class"],
         department=row["department"],
@@ -247,7 +247,7 @@ def _encounter(row: sqlite3.Row) -> Json:
 
 
 def _patient(row: sqlite3.Row) -> Json:
-    return _present(
+    return site_queues.present(
         id=row["patient_id"],
         medicalRecordNumber=row["medical_record_number"],
         firstName=row["first_name"],
@@ -260,7 +260,3 @@ def _patient(row: sqlite3.Row) -> Json:
         deceasedAt=row["deceased_at"],
         erased=bool(row["erased"]) or None,
     )
-
-
-def _present(**values: Any) -> Json:  # Any: JSON values
-    return {name: value for name, value in values.items() if value is not None}

@@ -196,7 +196,8 @@ class Store:
                     snapshot.stage(db, frame)
                 else:
                     swapped = snapshot.swap(db, frame, _CACHES, after=position, head=head, now=now)
-                    self._keep(db, swapped.facts)
+                    # What is older was told once before, and the journal has only forgotten it.
+                    self._keep(db, [fact for fact in swapped.facts if fact.position > position])
                     reports += swapped.reports
                     position = frame.position
                     self._set("snapshot_position", position)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -60,6 +61,8 @@ class Webhook:
         self._url = url.rstrip("/")
         self._secret_file = secret_file
         self._now = now
+        self._patience = max(2 * timeout, 1.0)
+        """For all of a request: `timeout` is for each step of it, and an answer may come in any number of steps."""
         limits = httpx.Limits(max_connections=8)
         # What this machine trusts, a site's own authority among it; httpx would bring a list of its own.
         trusted = ssl.create_default_context() if url.startswith("https:") else True
@@ -117,8 +120,9 @@ class Webhook:
         try:
             if self._secret_file is not None:
                 headers[SIGNATURE] = signature(secret(self._secret_file), method, url, content, self._now())
-            answer = await self._client.request(method, url, content=content, headers=headers)
-        except (httpx.HTTPError, SecretUnusable) as why:
+            async with asyncio.timeout(self._patience):
+                answer = await self._client.request(method, url, content=content, headers=headers)
+        except (httpx.HTTPError, SecretUnusable, TimeoutError) as why:
             return Unsure(type(why).__name__)
         if answer.status_code >= 500 or answer.status_code in _COME_BACK or answer.is_redirect:
             return Unsure(f"http_{answer.status_code}", after=_retry_after(answer, self._now()))

@@ -74,7 +74,7 @@ class LinkCredential:
 
     def ended_by(self, revocation: Revocation) -> CloseCode | None:
         """How the link ends because of this; None when it goes on."""
-        if not revocation.ends(issued_at=self.issued_at):
+        if not revocation.ends(issued_at=self.issued_at, key_id=self.key_id):
             return None
         # Another key than the revoked one is still good: its holder only needs another token.
         return CloseCode.CREDENTIAL_REVOKED if revocation.voids(self.key_id) else CloseCode.TOKEN_NOT_VALID

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from contracts.envelope import FeedBatch
 from contracts.ids import UnitId
+from contracts.live_call import CallOff
 from contracts.model import Model
 from infra.broker.consumer import Delivery
 from ws_bridge.catch_up import CatchUp
@@ -21,6 +22,7 @@ from ws_bridge.live_calls import LiveCalls
 _FEED: Final = "feed"
 _SESSION: Final = "session"
 _CALL: Final = "call"
+_CALL_OFF: Final = "call-off"
 
 log = structlog.get_logger()
 
@@ -54,6 +56,8 @@ class Deliveries:
                 link = self._links.of(unit_id)
                 if link is not None:
                     self._calls.forward(link, delivery.body, delivery.properties.reply_to)
+            elif subject == _CALL_OFF:
+                self._calls.call_off(CallOff.model_validate_json(delivery.body).call_id)
         except ValidationError:
             # Not ours, or of a newer release: facts are in the log all the same, and a sweep finds them.
             log.error("message_not_understood", unit_id=unit_id, type=subject)

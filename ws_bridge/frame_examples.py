@@ -13,7 +13,7 @@ from contracts.model import Model
 from contracts.queue import PatientCalled
 
 _MORNING: Final = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
-_COMMAND: Final = UUID("01996a2e-3c40-7a51-8b1e-5d2f7c9e0a11")
+_COMMAND: Final = UUID("01996a2e-3c40-7a51-8b1e-5d2f7ce71119")
 _CALL: Final = UUID("01996a2e-3c41-7f02-9a6d-1c0b5e7d8f22")
 _ENTRY: Final = UUID("01996a2e-3c42-7c13-8d5c-2b1a4f6e7d33")
 _PATIENT: Final = UUID("01996a2e-3c43-7d24-9e4b-3a29605f6c44")

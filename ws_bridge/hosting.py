@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import structlog
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode as Rfc6455
 
 from contracts import routing
 from contracts.frames import (
@@ -41,7 +42,7 @@ from ws_bridge.catch_up import CatchUp
 from ws_bridge.credentials import Renewals
 from ws_bridge.deliveries import SessionTaken
 from ws_bridge.line import Line
-from ws_bridge.link import Link
+from ws_bridge.link import SUSPENDED_AWAY, Link
 from ws_bridge.links import Links
 from ws_bridge.live_calls import LiveCalls
 from ws_bridge.pacing import jittered
@@ -52,16 +53,10 @@ from ws_bridge.submissions import Submissions
 from ws_bridge.unit_sessions import Asked, Opened, UnitSessions
 
 HELLO_SECONDS: Final = 10.0
-SUSPENDED_AWAY: Final = 60.0
 FLOODED_AWAY: Final = 30.0
 CONTESTED_AWAY: Final = 240.0
 TROUBLE_AWAY: Final = 5.0
 """When to come back, at most; each unit is told a random share of it."""
-MESSAGE_TOO_BIG: Final = 1009
-"""RFC 6455: what the library closes with when a frame is too large."""
-NORMAL_CLOSE: Final = 1000
-NO_CLOSE: Final = 1006
-"""RFC 6455: the connection ended without a close."""
 
 Turned = tuple[str, CloseCode, str, float | None]
 """(word for metrics and logs, close code, reason, when to come back at most)."""
@@ -257,9 +252,9 @@ class _Visit:
         """Closed by the unit, the network, or the library on our behalf: the link has not counted that."""
         if self._link.ended is not None:
             return
-        code = closed.rcvd.code if closed.rcvd is not None else NO_CLOSE
-        if closed.sent is not None and closed.sent.code == MESSAGE_TOO_BIG:
+        code = closed.rcvd.code if closed.rcvd is not None else Rfc6455.ABNORMAL_CLOSURE
+        if closed.sent is not None and closed.sent.code == Rfc6455.MESSAGE_TOO_BIG:  # said by the library
             code = CloseCode.FRAME_TOO_LARGE
             log.warning("link_violated", unit_id=self._link.unit_id, code=CloseCode.FRAME_TOO_LARGE.name)
-        known = closing(code) is not None or code in (NORMAL_CLOSE, NO_CLOSE)
+        known = closing(code) is not None or code in (Rfc6455.NORMAL_CLOSURE, Rfc6455.ABNORMAL_CLOSURE)
         self._bridge.metrics.unit_closes.labels(str(int(code)) if known else "other").inc()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -20,6 +19,7 @@ from infra.telemetry.metrics import Metrics
 from infra.tokens import Claims
 from ws_bridge.admission import Visitor
 from ws_bridge.credentials import LinkCredential
+from ws_bridge.pacing import jittered
 from ws_bridge.receipts import OnTheirWay
 from ws_bridge.session import Session, Tellable
 
@@ -31,6 +31,15 @@ ACK_SECONDS: Final = 30.0
 """Facts unacknowledged for this long without any progress: cut."""
 SWAP_SECONDS: Final = 180.0
 """A snapshot unacknowledged for this long: cut."""
+SUSPENDED_AWAY: Final = 60.0
+"""When a suspended unit is to come back, at most; each is told a random share of it."""
+_ENDED_BY: Final = {
+    CloseCode.UNIT_SUSPENDED: "the unit is suspended",
+    CloseCode.UNIT_NOT_FOUND: "the unit is retired",
+    CloseCode.CREDENTIAL_REVOKED: "the unit's credential was revoked",
+    CloseCode.TOKEN_NOT_VALID: "the token was revoked with another key: get a new one",
+}
+"""What a unit is told when a fact of its own ends its link."""
 
 Clock = Callable[[], float]
 
@@ -76,7 +85,7 @@ class Link:
         self._clock = clock
         self._noted = 0
         """How far the feed was seen to reach before the session was open."""
-        self._sent: deque[tuple[int, float, datetime | None]] = deque()
+        self._sent: list[tuple[int, float, datetime | None]] = []
         """(through, when sent, when its last fact was recorded) of each unacknowledged frame; None for a snapshot."""
         self._moved_at = 0.0
         """When the unit last made progress; counts while something is unacknowledged."""
@@ -117,7 +126,8 @@ class Link:
             return
         standing = self.session.standing(facts) or self.credential.ended_by_any(facts)
         if standing is not None:
-            self.end(standing, "the unit's standing changed")
+            away = jittered(SUSPENDED_AWAY) if standing is CloseCode.UNIT_SUSPENDED else None
+            self.end(standing, _ENDED_BY[standing], away)
             return
         if self._waiting() >= CONGESTED_BYTES or not self.may_speak:
             self.session.feed.exists(through)
@@ -144,7 +154,7 @@ class Link:
         now = self._moved_at = self._clock()
         acked = self.session.feed.acked
         while self._sent and self._sent[0][0] <= acked:
-            _, sent_at, recorded_at = self._sent.popleft()
+            _, sent_at, recorded_at = self._sent.pop(0)
             if recorded_at is None:
                 continue
             self._metrics.unit_delivery_duration_seconds.observe(now - sent_at)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contracts.frames import CloseCode
 from infra.unit_credentials import Revocation
 from ws_bridge.link import Link
+from ws_bridge.pacing import jittered
 
 
 class Links:
@@ -15,6 +16,8 @@ class Links:
     def __init__(self) -> None:
         self._open: dict[str, Link] = {}
         self._opening: dict[str, list[Link]] = {}
+        self.away: float | None = None
+        """While the bridge leaves: for how long, at most, whoever is opened only now is to stay away."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -47,6 +50,8 @@ class Links:
         self._open[link.unit_id] = link
         if held is not None:
             held.end(CloseCode.SUPERSEDED, "a newer session holds the unit")
+        if self.away is not None:
+            link.end(CloseCode.GOING_AWAY, "the bridge is leaving", jittered(self.away))
 
     def superseded(self, unit_id: str, epoch: int) -> None:
         """Somewhere a session with this epoch was opened."""

@@ -79,6 +79,11 @@ class LiveCalls:
         code = None if answer.ok else (answer.code or "failed")[:80]
         self._reply(pending.reply_to, LiveAnswer(call_id=answer.call_id, ok=answer.ok, body=answer.body, code=code))
 
+    def call_off(self, call_id: UUID) -> None:
+        """Whoever asked has left: the unit's answer is dropped, and its place is free for another question."""
+        if call_id in self._pending:
+            self._forget(call_id, "left")
+
     def gone(self, link: Link) -> None:
         """The link is over: whoever waits for its unit hears so at once."""
         for call_id in list(self._by_link.get(link, ())):

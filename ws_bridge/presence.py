@@ -39,7 +39,8 @@ WHERE s.unreachable_since IS NULL AND u.status = 'active'
 ORDER BY s.unit_id LIMIT %s
 """
 _BACK: Final = """
-SELECT s.unit_id, s.epoch, greatest(extract(epoch FROM s.connected_at - s.unreachable_since)::int, 0)
+SELECT s.unit_id, s.epoch, s.unreachable_since,
+    greatest(extract(epoch FROM s.connected_at - s.unreachable_since)::int, 0)
 FROM unit_sessions s
 WHERE s.unreachable_since IS NOT NULL AND s.connected AND s.lease_until > now()
 ORDER BY s.unit_id LIMIT %s
@@ -109,10 +110,17 @@ class Presence:
                     return 0
                 away = await (await connection.execute(_AWAY, (self._unreachable_seconds, AT_ONCE))).fetchall()
                 back = await (await connection.execute(_BACK, (AT_ONCE,))).fetchall()
-                # No row is locked meanwhile: a unit that comes back now is not kept waiting.
+                # No row is locked meanwhile: a unit that comes back now is not kept waiting. A session may lapse and be
+                # renewed more than once: each time is told of under an id of its own.
                 await self._tell(
-                    *((unit, f"unreachable:{epoch}", NoteUnitUnreachable(since=since)) for unit, epoch, since in away),
-                    *((unit, f"back:{epoch}", NoteUnitBack(away_seconds=seconds)) for unit, epoch, seconds in back),
+                    *(
+                        (unit, f"unreachable:{epoch}:{since.timestamp()}", NoteUnitUnreachable(since=since))
+                        for unit, epoch, since in away
+                    ),
+                    *(
+                        (unit, f"back:{epoch}:{since.timestamp()}", NoteUnitBack(away_seconds=seconds))
+                        for unit, epoch, since, seconds in back
+                    ),
                 )
                 told = [(unit, since) for unit, _, since in away] + [(unit, None) for unit, *_ in back]
                 if told:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from contracts.unit_command import UnitCommandQueued, UnitCommandRetried
-from infra.database import Connection
+from infra.database import Connection, plain_array
 from ws_bridge.session import Tellable
 
 _QUEUED: Final = UnitCommandQueued.type_name()
@@ -81,5 +81,5 @@ class Receipts:
         """Write what there is; what was noted meanwhile stays for the next time, and all of it where this fails."""
         rows = list(self._received)
         if rows:
-            await connection.execute(_WRITE, [list(column) for column in zip(*rows, strict=True)])
+            await connection.execute(_WRITE, [plain_array(column) for column in zip(*rows, strict=True)])
             del self._received[: len(rows)]

@@ -24,6 +24,10 @@ from ws_bridge.entrance import Entrance
 OPEN_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 20.0
 CLOSE_SECONDS: Final = 3.0
+BACKLOG: Final = 4096
+"""Connections that may wait to be accepted. The loops' own 100 overflow in a storm, and whoever is dropped there is
+told nothing: their system tries again later and later, for a minute and more.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ async def serving(
         ping_interval=None,  # see `Visitor.knock`
         close_timeout=CLOSE_SECONDS,
         server_header=None,
+        backlog=BACKLOG,
     ) as server:
         host = f"[{listening.host}]" if ":" in listening.host else listening.host
         yield server, f"ws://{host}:{listener.getsockname()[1]}"

@@ -36,6 +36,10 @@ _BEHIND: Final = """
 SELECT count(*) FROM (
     SELECT 1 FROM events WHERE partition = %s AND unit_id = %s AND position > %s AND position <= %s LIMIT %s) AS missing
 """
+_LEFT_OUT: Final = """
+SELECT count(*) FROM projection_faults WHERE partition = %s
+    AND read_model IN ('units', 'patients', 'encounters', 'waiting_room', 'unit_commands')
+"""
 _COMMANDS: Final = """
 SELECT 'unit_command-' || unit_command_id FROM read_unit_commands WHERE unit_id = %s AND (status = 'queued'
     OR status IN ('expired', 'rejected') AND settled_at > now() - interval '30 days')
@@ -197,7 +201,7 @@ class Snapshots:
 
 
 async def read_state(connection: Connection, sealer: Sealer, wanted: Wanted) -> State | None:
-    """The unit's state as of one instant; None when the unit is not as far behind as it may be."""
+    """The unit's state as of one instant; None when it is not so far behind, or the state would not be whole."""
     unit_id, partition = wanted.unit_id, wanted.partition
     async with connection.transaction():
         await connection.execute(_AS_OF_NOW)
@@ -206,6 +210,8 @@ async def read_state(connection: Connection, sealer: Sealer, wanted: Wanted) -> 
         behind = await _number(connection, _BEHIND, (partition, unit_id, wanted.after, position, wanted.beyond + 1))
         if behind <= wanted.beyond:
             return None
+        if await _number(connection, _LEFT_OUT, (partition,)):
+            return None  # the read tables are not all that the log has come to, so the unit gets the log
         parts = Parts(wanted.epoch, position)
         about = {"unit_id": unit_id, "active": sorted(ACTIVE)}
         for kind, query in _KINDS.items():

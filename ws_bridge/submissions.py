@@ -109,8 +109,7 @@ class Submissions:
                 ]
         except DatabaseUnavailable:
             return
-        if outcomes:
-            link.say(Outcomes(epoch=link.epoch, outcomes=outcomes).to_json())
+        link.say(Outcomes(epoch=link.epoch, outcomes=outcomes).to_json())
 
     def _envelope(self, unit_id: str, submit: Submit, command: Command) -> CommandEnvelope:
         payload = command.to_dict()
@@ -142,7 +141,7 @@ class Submissions:
 def checked(submit: Submit) -> Command:
     """The command a unit sends up. Raises Declined."""
     if not is_command_id(submit.command_id):
-        raise Declined("command_id_invalid", "Make command ids with contracts.ids.")
+        raise Declined("command_id_invalid", "The id's last three bytes are not its checksum; see the protocol's page.")
     if holds_nul(submit.payload) or holds_nul(submit.subject):
         raise Declined("content_invalid", "No text may hold the character U+0000.")
     try:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from infra.database import Connection, DatabaseUnavailable, Pool, connected
+from infra.database import Connection, DatabaseUnavailable, Pool, connected, plain_array
 from ws_bridge.session_rows import (
     CLOSE,
     CONTESTED_SECONDS,
@@ -272,9 +272,9 @@ class UnitSessions:
         self._trouble = "database unavailable"
 
 
-def _columns(rows: dict[str, tuple[int, int]]) -> dict[str, list[str] | list[int]]:
+def _columns(rows: dict[str, tuple[int, int]]) -> dict[str, str]:
     return {
-        "units": list(rows),
-        "epochs": [epoch for epoch, _ in rows.values()],
-        "positions": [position for _, position in rows.values()],
+        "units": plain_array(rows),
+        "epochs": plain_array(epoch for epoch, _ in rows.values()),
+        "positions": plain_array(position for _, position in rows.values()),
     }

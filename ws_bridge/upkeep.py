@@ -65,6 +65,7 @@ async def leave(links: Links, seconds: float) -> None:
     """End every link, spread over `seconds` (less when there are few), each unit told when to come back: whoever takes
     them over sees a steady stream and no storm.
     """
+    links.away = AWAY_SECONDS
     leaving: Sequence[Link] = random.sample(held := list(links), len(held))
     if not leaving:
         return

@@ -1,7 +1,7 @@
 """What an aggregate is: an initial state and pure functions over it, and what a decision may look at.
 
-`command_handlers.engine` loads, calls and appends; the aggregates say what is right. Nothing here waits, logs or reads
-a clock: the moment of decision is passed in.
+`command_handlers.deciding` calls, others load and append; the aggregates say what is right. Nothing here waits, logs or
+reads a clock: the moment of decision is passed in.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never
 from uuid import UUID
 
 from command_handlers.domain.decider import Aggregate, Claim, Freed, Situation, Taken
@@ -19,6 +19,7 @@ from contracts.patient import (
     AssignMrn,
     BirthDateInFuture,
     DeactivatePatient,
+    DeathInFuture,
     DemographicsUpdated,
     ErasureReported,
     LegalHoldLifted,
@@ -68,6 +69,8 @@ class Patient:
     """Legal holds that stand."""
     is_erased: bool = False
     """Erasure was asked for and has happened."""
+    status: Literal["active", "inactive", "deceased"] = "active"
+    """What was said of it last, as readers see it."""
 
     @property
     def erased(self) -> bool:
@@ -128,10 +131,11 @@ def decide(command: PatientCommands, patient: Patient, situation: Situation) -> 
         case DeactivatePatient(reason=reason):
             return [PatientDeactivated(patient_id=patient_id, reason=reason)] if patient.active else []
         case ReactivatePatient():
-            return [] if patient.active else [PatientReactivated(patient_id=patient_id)]
+            return [] if patient.status == "active" else [PatientReactivated(patient_id=patient_id)]
         case MarkDeceased(deceased_at=deceased_at):
-            if patient.deceased_at == deceased_at:
+            if patient.status == "deceased" and patient.deceased_at == deceased_at:
                 return []
+            _require_over(deceased_at, situation)
             return [PatientDied(patient_id=patient_id, deceased_at=deceased_at)]
         case _:
             assert_never(command)
@@ -145,6 +149,8 @@ def _registered(command: RegisterPatient, patient: Patient, situation: Situation
         raise PatientAlreadyRegistered(patient_id=str(command.patient_id))
     _require_born(command.date_of_birth, situation)
     _require_free(command.medical_record_number, command, situation)
+    if command.deceased_at is not None:
+        _require_over(command.deceased_at, situation)
     events: list[PatientEvents] = [
         PatientRegistered(
             patient_id=command.patient_id,
@@ -211,6 +217,12 @@ def _require_born(born: date, situation: Situation) -> None:
         raise BirthDateInFuture
 
 
+def _require_over(died: datetime, situation: Situation) -> None:
+    zone = situation.unit.settings.zone
+    if service_day(died, zone) > service_day(situation.at, zone):
+        raise DeathInFuture
+
+
 def _require_free(mrn: str, command: PatientCommands, situation: Situation) -> None:
     if not re.fullmatch(situation.unit.settings.mrn_pattern, mrn):
         raise MrnNotValid
@@ -228,11 +240,11 @@ def evolve(patient: Patient, event: PatientEvents) -> Patient:
         case MrnAssigned(medical_record_number=mrn):
             return replace(patient, mrn=mrn)
         case PatientDeactivated():
-            return replace(patient, active=False)
+            return replace(patient, active=False, status="inactive")
         case PatientReactivated():
-            return replace(patient, active=True)
+            return replace(patient, active=True, deceased_at=None, status="active")
         case PatientDied(deceased_at=deceased_at):
-            return replace(patient, deceased_at=deceased_at)
+            return replace(patient, deceased_at=deceased_at, status="deceased")
         case LegalHoldPlaced(hold_id=hold_id):
             return replace(patient, holds=patient.holds | {hold_id})
         case LegalHoldLifted(hold_id=hold_id):
@@ -262,12 +274,12 @@ def claims(patient: Patient, event: PatientEvents) -> Sequence[Taken | Freed]:
 
 
 def answer(command: PatientCommands, patient: Patient) -> Json:
-    """The record's id and, but for its registration, whether it is in use."""
+    """The record's id and, but for its registration, where it stands."""
     if isinstance(command, RegisterPatient):
         return {"id": str(command.patient_id)}
     if patient.is_erased:
         return {"id": str(command.patient_id), "status": "erased"}
-    return {"id": str(command.patient_id), "status": "active" if patient.active else "inactive"}
+    return {"id": str(command.patient_id), "status": patient.status}
 
 
 PATIENT: Final = Aggregate(

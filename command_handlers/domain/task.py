@@ -218,7 +218,7 @@ def _ended_so(command: TaskCommands, task: Task) -> bool:
 
 def _done(command: _BySomebody, task: Task, situation: Situation) -> list[TaskEvents]:
     named = {"task_id": str(command.task_id), "status": str(task.status)}
-    if isinstance(command, RejectTask) and task.rejected_by == situation.actor.subject:
+    if isinstance(command, RejectTask) and _gave_back(situation.actor, task):
         return []
     if not _may_speak(situation.actor, task):
         raise TaskNotYours(**named)
@@ -268,6 +268,11 @@ def _require_not_erased(command: TaskCommands, task: Task, situation: Situation)
     patient_id = task.created.patient_id if task.created else None
     if said and patient_id and situation.look(PATIENT, patient_stream(patient_id)).erased:
         raise RecordErased(patient_id=str(patient_id))
+
+
+def _gave_back(actor: Actor, task: Task) -> bool:
+    """Whether it was rejected by the actor, or for somebody whom the actor may speak for; nobody has it any more."""
+    return task.rejected_by == actor.subject or (task.status is TaskStatus.REJECTED and _may_speak(actor, task))
 
 
 def _may_speak(actor: Actor, task: Task) -> bool:

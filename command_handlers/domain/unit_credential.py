@@ -67,6 +67,8 @@ class Credentials:
 
     codes: Mapping[str, Code] = field(default_factory=dict)
     keys: Mapping[str, Key] = field(default_factory=dict)
+    not_before: datetime | None = None
+    """Of the last revocation."""
 
 
 def decide(command: CredentialCommands, known: Credentials, situation: Situation) -> list[CredentialEvents]:
@@ -88,9 +90,19 @@ def decide(command: CredentialCommands, known: Credentials, situation: Situation
                 raise UnitKeyNotFound(key_id=key_id)
             if key_id is not None and known.keys[key_id].is_revoked:
                 return []
-            return [UnitCredentialRevoked(unit_id=unit_id, key_id=key_id, not_before=at, reason=reason)]
+            not_before = _later_than_every_token(at, known.not_before)
+            return [UnitCredentialRevoked(unit_id=unit_id, key_id=key_id, not_before=not_before, reason=reason)]
         case _:
             assert_never(command)
+
+
+def _later_than_every_token(at: datetime, last: datetime | None) -> datetime:
+    # Tokens tell their age in whole seconds, and one issued after a revocation says the next whole second: a second
+    # revocation before then has to reach beyond it, or it would leave that token good.
+    if last is None:
+        return at
+    newest = last if last.microsecond == 0 else last.replace(microsecond=0) + timedelta(seconds=1)
+    return max(at, newest + timedelta(microseconds=1))
 
 
 def _may_enrol(known: Credentials, command: EnrolUnit, at: datetime) -> bool:
@@ -146,17 +158,17 @@ def evolve(known: Credentials, event: CredentialEvents) -> Credentials:
             return replace(known, codes={**dict(latest), code_hash: Code(expires_at)})
         case UnitEnrolled(code_hash=code_hash, key_id=key_id):
             used = replace(known.codes[code_hash], used_by=key_id)
-            return Credentials({**known.codes, code_hash: used}, {**known.keys, key_id: Key()})
+            return replace(known, codes={**known.codes, code_hash: used}, keys={**known.keys, key_id: Key()})
         case UnitKeyRotated(key_id=key_id, replaces=replaces, replaced_until=until):
             old = replace(known.keys[replaces], until=until)
             return replace(known, keys={**known.keys, replaces: old, key_id: Key()})
-        case UnitCredentialRevoked(key_id=None):
+        case UnitCredentialRevoked(key_id=None, not_before=not_before):
             used_codes = {hashed: code for hashed, code in known.codes.items() if code.used_by is not None}
-            return Credentials(
-                used_codes, {key_id: replace(key, is_revoked=True) for key_id, key in known.keys.items()}
-            )
-        case UnitCredentialRevoked(key_id=str(key_id)):
-            return replace(known, keys={**known.keys, key_id: replace(known.keys[key_id], is_revoked=True)})
+            void = {key_id: replace(key, is_revoked=True) for key_id, key in known.keys.items()}
+            return Credentials(used_codes, void, not_before)
+        case UnitCredentialRevoked(key_id=str(key_id), not_before=not_before):
+            void = {**known.keys, key_id: replace(known.keys[key_id], is_revoked=True)}
+            return replace(known, keys=void, not_before=not_before)
         case _:
             raise TypeError(f"not an event of credentials: {type(event).__name__}")
 

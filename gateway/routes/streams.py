@@ -82,8 +82,8 @@ _TOPICS: Final = f"What to follow, by commas: {', '.join(TOPIC_READERS)}; left o
 
 def _topics(text: str) -> frozenset[Topic]:
     names = {name.strip() for name in text.split(",")}
-    if unknown := names - set(Topic):
-        raise invalid_field("topics", f"{len(unknown)} of them are not known: {', '.join(Topic)}")
+    if names - set(Topic):
+        raise invalid_field("topics", f"must be some of {', '.join(Topic)}, by commas")
     return frozenset(Topic(name) for name in names)
 
 

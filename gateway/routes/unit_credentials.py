@@ -42,7 +42,7 @@ from gateway.unit_proofs import CODES, CREDENTIALS, ENROL, KEYS, TOKEN, Enrolmen
 from infra.settings import UnitAccess
 from infra.unit_credentials import Exchange, Issued
 from infra.unit_keys import AssertionRefused, EnrolmentCodes, KeyNotUsable, PublicKey, code_hash, key_id_in, verified
-from projections import unit_credentials
+from projections import unit_credentials, units
 
 WRONG_CODES: Final = 10
 """Refused enrolments of one unit from one address within a minute; then it waits."""
@@ -244,6 +244,8 @@ def router(questions: Questions) -> APIRouter:
     async def credentials(unit_id: str, asking: Asking = operator) -> Response:
         """A unit's keys and its latest enrolment codes; neither keys nor codes themselves are known here."""
         async with asking.connection() as connection:
+            if await units.by_id(connection, unit_id) is None:
+                raise Problem("not_found", "There is no such unit, or it is not yours.")
             keys = await unit_credentials.keys_of(connection, unit_id)
             codes = await unit_credentials.codes_of(connection, unit_id)
         found = Credentials(unit_id=unit_id, keys=keys, enrolment_codes=codes)

@@ -5,28 +5,16 @@ Commands import what they work with when they are called, so that `--help` and c
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import logging
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from infra.cli import checks, local, schema, tokens
+from infra.cli import checks, dead_letters, demo, erasure, import_fhir, keys, local, schema, tokens, units
 from infra.cli.exit_codes import ExitCode
 from infra.cli.printing import fail
 from infra.services.detached import ServiceTrouble
-
-OTHERS = {
-    "demo": "infra.cli.demo",
-    "import": "infra.cli.import_fhir",
-    "dead-letters": "infra.cli.dead_letters",
-    "erasure": "infra.cli.erasure",
-    "keys": "infra.cli.keys",
-    "units": "infra.cli.units",
-}
-"""Commands with a module of their own: each has an `app`, a function (one command) or a Typer (several)."""
 
 
 class Answering(TyperGroup):
@@ -63,13 +51,12 @@ app.command()(local.logs)
 app.command()(schema.migrate)
 app.command()(checks.doctor)
 app.command()(tokens.token)
-for name, module in OTHERS.items():
-    if importlib.util.find_spec(module):
-        command = importlib.import_module(module).app
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
-        else:
-            app.command(name)(command)
+app.command("demo")(demo.run)
+app.command("import")(import_fhir.run)
+app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(units.app, name="units")
+app.add_typer(keys.app, name="keys")
+app.add_typer(erasure.app, name="erasure")
 
 
 def main() -> None:

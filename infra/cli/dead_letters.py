@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -12,13 +11,12 @@ import typer
 from contracts.identity import Role
 from infra.cli import calling
 from infra.cli.exit_codes import ExitCode
-from infra.cli.printing import fail, progress, result, result_json
+from infra.cli.printing import fail, progress, result, result_json, table
 
 if TYPE_CHECKING:
     from infra.api import Api
 
 Json = dict[str, Any]  # Any: a JSON object as the API gives it
-PAGE = 200
 LOOK_SECONDS = 0.2
 SETTLED = frozenset({"applied", "already-applied", "refused", "failed", "skipped"})
 
@@ -45,7 +43,7 @@ def list_letters(
     if json:
         result_json({"items": letters})
         return
-    _table(
+    table(
         ("id", "reason", "command", "unit", "stream", "attempts", "behind it", "status"),
         [
             [
@@ -112,7 +110,7 @@ def replay(
     if json:
         result_json(run)
     else:
-        _table(
+        table(
             ("order", "id", "stream", "outcome"),
             [
                 [str(place), item["letterId"], item.get("stream") or "-", item.get("status") or _would(item)]
@@ -150,17 +148,11 @@ def _api(url: str | None, token: str | None) -> Api:
 
 
 async def _list(url: str | None, token: str | None, status: str, reasons: list[str], unit: str | None) -> list[Json]:
-    letters: list[Json] = []
-    query: dict[str, str | list[str]] = {"status": status, "limit": str(PAGE)}
+    query: dict[str, str | list[str]] = {"status": status}
     query |= {"reason": reasons} if reasons else {}
     query |= {"unit": unit} if unit else {}
     async with _api(url, token) as api:
-        while True:
-            page = await api.get("/ops/dead-letters", query=query)
-            letters += page["items"]
-            if page["nextCursor"] is None:
-                return letters
-            query["cursor"] = page["nextCursor"]
+        return await api.every("/ops/dead-letters", query=query)
 
 
 async def _show(url: str | None, token: str | None, letter_id: UUID, reveal_because: str | None) -> Json:
@@ -206,22 +198,6 @@ async def _replay(
 def _would(item: Json) -> str:
     """What a dry run says of a letter."""
     return "in doubt: needs --confirm" if item["inDoubt"] else "would run"
-
-
-def _table(columns: tuple[str, ...], rows: list[list[str]]) -> None:
-    """A table on a terminal; anywhere else the same columns with a tab between them, for `cut` and `awk`."""
-    if not sys.stdout.isatty():
-        for row in rows:
-            result("\t".join(row))
-        return
-    from rich.table import Table
-
-    from infra.cli.printing import terminal
-
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    terminal().print(table)
 
 
 def _indented(value: object) -> str:

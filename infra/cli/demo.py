@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from infra.installation import Places
 
 
-def app(
+def run(
     units: Annotated[
         int, typer.Option(min=4, max=200, help="Healthcare units; three have an agent of their own.")
     ] = 20,

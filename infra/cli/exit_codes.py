@@ -17,6 +17,6 @@ class ExitCode(IntEnum):
     CONFLICT = 6
     """Refused by a rule."""
     CHECK_FAILED = 7
-    """doctor and verify found something, or something was lost."""
+    """doctor found something, or something was lost."""
     TIMED_OUT = 8
     INTERRUPTED = 130

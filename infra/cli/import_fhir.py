@@ -21,7 +21,7 @@ MRN_PATTERN = "[A-Za-z0-9][A-Za-z0-9-]{0,63}"
 File = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="NDJSON, one resource a line.")]
 
 
-def app(
+def run(
     organizations: File = None,
     patients: File = None,
     unit: Annotated[

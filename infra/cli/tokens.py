@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def token(
-    role: Annotated[str, typer.Option(help="staff, ops, unit, or one of a unit's people: " + ", ".join(Role))],
+    role: Annotated[str, typer.Option(help="One of " + ", ".join(role for role in Role if role is not Role.SYSTEM))],
     unit: Annotated[
         str | None, typer.Option(help="The one unit the bearer works for; the whole network if left out.")
     ] = None,

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from infra.api import Api
 
 Json = dict[str, Any]  # Any: a JSON object as the API gives it
-PAGE = 200
 
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 UnitArgument = Annotated[str, typer.Argument(metavar="UNIT", help="The unit's id.")]
@@ -134,15 +133,9 @@ def _api(url: str | None, token: str | None) -> Api:
 
 
 async def _list(url: str | None, token: str | None, connected: bool | None) -> list[Json]:
-    units: list[Json] = []
-    query = {"limit": str(PAGE)} | ({} if connected is None else {"connected": str(connected).lower()})
+    query = {} if connected is None else {"connected": str(connected).lower()}
     async with _api(url, token) as api:
-        while True:
-            page = await api.get("/ops/units", query=query)
-            units += page["items"]
-            if page["nextCursor"] is None:
-                return units
-            query["cursor"] = page["nextCursor"]
+        return await api.every("/ops/units", query=query)
 
 
 def _call(

@@ -18,7 +18,6 @@ from psycopg.types.json import Jsonb
 from contracts.dead_letter import UNIT_REASONS, DeadLetter, Reason
 from contracts.ids import UNIT_ID
 from contracts.text import holds_nul
-from contracts.unit_command import OUTCOME_UNKNOWN
 from infra.database import Connection
 from infra.dead_letters import ledger
 from infra.event_log import Json
@@ -82,11 +81,6 @@ class Letter:
     def is_of_a_unit(self) -> bool:
         """Whether it is about a unit command that was not done: replaying it means trying that again."""
         return self.reason in UNIT_REASONS
-
-    @property
-    def is_in_doubt(self) -> bool:
-        """Whether nobody knows if the unit command was done."""
-        return self.is_of_a_unit and (self.error_type or "").endswith(f"/{OUTCOME_UNKNOWN}")
 
 
 _COLUMNS = """

@@ -204,7 +204,9 @@ class Hub:
     def _close_unneeded(self) -> None:
         now = asyncio.get_running_loop().time()
         for unit_id, channel in list(self._channels.items()):
-            if channel.empty_since is not None and now - channel.empty_since > LINGER_SECONDS:
+            if channel.is_needed or channel.empty_since is None:
+                continue
+            if now - channel.empty_since > LINGER_SECONDS:
                 del self._channels[unit_id]
                 self.inbox.unbind(unit_id)
 

@@ -68,23 +68,11 @@ class Services:
         """Stop (or kill -9) our RabbitMQ and start it again on the same port with the same data."""
         _ours(self.rabbitmq, "RabbitMQ").restart(kill=kill)
 
-    def stop_postgres(self) -> None:
-        _ours(self.postgres, "Postgres").stop()
-
     def kill_postgres(self) -> None:
         _ours(self.postgres, "Postgres").kill()
 
     def start_postgres(self) -> None:
         _ours(self.postgres, "Postgres").start()
-
-    def stop_rabbitmq(self) -> None:
-        _ours(self.rabbitmq, "RabbitMQ").stop()
-
-    def kill_rabbitmq(self) -> None:
-        _ours(self.rabbitmq, "RabbitMQ").kill()
-
-    def start_rabbitmq(self) -> None:
-        _ours(self.rabbitmq, "RabbitMQ").start()
 
 
 def ensure_services(var: Path, *, say: Callable[[str], None] | None = None) -> Services:

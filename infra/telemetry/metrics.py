@@ -56,17 +56,8 @@ class Metrics:
         return self._counter("commands_settled", "Commands with a final answer", "outcome")
 
     @cached_property
-    def command_stage_duration_seconds(self) -> Histogram:
-        """stage: confirm, wait, decide, append, project, push, unit_receive, unit_apply."""
-        return self._histogram("command_stage_duration_seconds", "Time a command spends in a stage", FAST, "stage")
-
-    @cached_property
-    def commands_pending(self) -> Gauge:
-        return self._gauge("commands_pending", "Commands taken and not yet settled", "partition")
-
-    @cached_property
-    def commands_oldest_pending_seconds(self) -> Gauge:
-        return self._gauge("commands_oldest_pending_seconds", "Age of the oldest unsettled command", "partition")
+    def decide_duration_seconds(self) -> Histogram:
+        return self._histogram("decide_duration_seconds", "Deciding the commands of one transaction", FAST)
 
     # Broker
     @cached_property
@@ -85,23 +76,7 @@ class Metrics:
     def consumers_actual(self) -> Gauge:
         return self._gauge("consumers_actual", "Queues this process consumes", "queue")
 
-    @cached_property
-    def topology_drift(self) -> Gauge:
-        return self._gauge("topology_drift", "Exchanges and queues missing or other than declared")
-
     # Event store
-    @cached_property
-    def partition_head_position(self) -> Gauge:
-        return self._gauge("partition_head_position", "Last position written", "partition")
-
-    @cached_property
-    def partition_owner_info(self) -> Gauge:
-        return self._gauge("partition_owner_info", "1 where this process owns the partition", "partition")
-
-    @cached_property
-    def partition_takeovers(self) -> Counter:
-        return self._counter("partition_takeovers", "Partitions taken over after a lease expired")
-
     @cached_property
     def append_duration_seconds(self) -> Histogram:
         return self._histogram("append_duration_seconds", "The appending transaction", FAST)
@@ -113,14 +88,6 @@ class Metrics:
     @cached_property
     def append_conflicts(self) -> Counter:
         return self._counter("append_conflicts", "Appends decided again because a version was lost")
-
-    @cached_property
-    def key_cache_hits(self) -> Counter:
-        return self._counter("key_cache_hits", "Data keys found in memory")
-
-    @cached_property
-    def erasures(self) -> Counter:
-        return self._counter("erasures", "Data keys destroyed")
 
     # Projections
     @cached_property
@@ -139,38 +106,14 @@ class Metrics:
     def projection_held(self) -> Gauge:
         return self._gauge("projection_held", "Facts a read model could not apply, kept aside", "read_model")
 
-    @cached_property
-    def rebuild_progress_ratio(self) -> Gauge:
-        return self._gauge("rebuild_progress_ratio", "How much of a rebuild is done", "read_model")
-
     # Dead letters
     @cached_property
     def dead_letters(self) -> Counter:
         return self._counter("dead_letters", "Dead letters filed", "reason", "origin")
 
     @cached_property
-    def dead_letters_open(self) -> Gauge:
-        return self._gauge("dead_letters_open", "Dead letters nobody has dealt with", "reason", "origin")
-
-    @cached_property
-    def dead_letters_oldest_seconds(self) -> Gauge:
-        return self._gauge("dead_letters_oldest_seconds", "Age of the oldest open dead letter", "reason", "origin")
-
-    @cached_property
-    def parked_messages(self) -> Gauge:
-        return self._gauge("parked_messages", "Commands parked behind a dead letter of their stream", "origin")
-
-    @cached_property
-    def streams_held(self) -> Gauge:
-        return self._gauge("streams_held", "Streams with something parked", "origin")
-
-    @cached_property
     def replay_letters(self) -> Counter:
         return self._counter("replay_letters", "Dead letters sent again", "outcome")
-
-    @cached_property
-    def replays_running(self) -> Gauge:
-        return self._gauge("replays_running", "Replays under way")
 
     # Units
     @cached_property
@@ -218,20 +161,12 @@ class Metrics:
         return self._histogram("unit_delivery_duration_seconds", "From pushed to acknowledged by the unit", FAST)
 
     @cached_property
-    def unit_commands_expired(self) -> Counter:
-        return self._counter("unit_commands_expired", "Unit commands not applied by their deadline")
-
-    @cached_property
     def unit_calls(self) -> Counter:
         return self._counter("unit_calls", "Live calls to units", "result")
 
     @cached_property
     def unit_call_duration_seconds(self) -> Histogram:
         return self._histogram("unit_call_duration_seconds", "Live calls to units", FAST, "result")
-
-    @cached_property
-    def queue_wait_seconds(self) -> Histogram:
-        return self._histogram("queue_wait_seconds", "From arrival to called", SLOW, "acuity")
 
     # Portals
     @cached_property
@@ -304,7 +239,7 @@ class Metrics:
     # What runs
     @cached_property
     def build(self) -> Info:
-        return Info("carespine_build", "What runs: version and commit", registry=self.registry)
+        return Info("carespine_build", "What runs: its version", registry=self.registry)
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:  # noqa: A002 - Prometheus' own word
         return Counter(f"carespine_{name}", help, labels, registry=self.registry)

@@ -22,6 +22,7 @@ def upgrade() -> None:
     """Let bridges see the rows of the unit they have named, and no others."""
     for table in TABLES:
         op.execute(GRANTS.format(table=table))
+    op.execute("GRANT SELECT ON projection_faults TO carespine_bridge")
 
 
 def downgrade() -> None:

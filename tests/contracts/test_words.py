@@ -18,6 +18,7 @@ from contracts.identity import SYSTEM, Role
 from contracts.model import Refusal
 from contracts.patient import PatientDied, RegisterPatient
 from contracts.queue import RANK, ChangePriority, Enqueue, PriorityCode
+from contracts.text import holds_odd_number, kept
 from contracts.unit import RegisterUnit, UnitSettings
 from contracts.unit_command import QueueUnitCommand, ReportUnitCommand
 from tests.contracts.golden import golden
@@ -192,3 +193,10 @@ def test_every_close_code_says_what_it_means_and_whether_to_come_back() -> None:
         assert found.remedy
         assert len(found.meaning.encode()) <= 123, "what a close frame can carry"
     assert closing(1006) is None
+
+
+def test_what_a_site_answers_is_kept_whatever_numbers_it_holds() -> None:
+    least, most = -(2**63), 2**64 - 1
+    found = kept({"least": least, "most": most, "large": [10**30], "odd": [float("nan"), float("inf")], "yes": True})
+    assert found == {"least": least, "most": most, "large": ["1" + "0" * 30], "odd": [None, None], "yes": True}
+    assert not holds_odd_number(found)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from functools import reduce
 from uuid import UUID
 
 import pytest
 
-from command_handlers.domain.patient import PATIENT, patient_stream
+from command_handlers.domain.patient import PATIENT, Patient, answer, evolve, patient_stream
 from contracts.catalogue import AnyCommand
 from contracts.patient import (
     AssignMrn,
     BirthDateInFuture,
     Contact,
     DeactivatePatient,
+    DeathInFuture,
     DemographicsUpdated,
     ErasureBasis,
     ErasureReported,
@@ -29,6 +31,7 @@ from contracts.patient import (
     PatientDeactivated,
     PatientDied,
     PatientErased,
+    PatientEvents,
     PatientNotActive,
     PatientNotFound,
     PatientReactivated,
@@ -202,6 +205,37 @@ def test_a_death_is_noted_once_and_its_time_may_be_corrected() -> None:
     given(clinic, anaba, died).when(MarkDeceased(patient_id=ANABA, deceased_at=MORNING)).then(
         PatientDied(patient_id=ANABA, deceased_at=MORNING)
     )
+
+
+def test_a_death_lies_in_no_future() -> None:
+    tomorrow = MORNING + timedelta(days=1)
+    given(clinic, anaba).when(MarkDeceased(patient_id=ANABA, deceased_at=tomorrow)).then_refused(DeathInFuture)
+    given(clinic).when(register_anaba.model_copy(update={"deceased_at": tomorrow})).then_refused(DeathInFuture)
+
+
+def test_a_death_noted_by_mistake_is_taken_back_and_may_be_noted_again() -> None:
+    back = PatientReactivated(patient_id=ANABA)
+    dead = MarkDeceased(patient_id=ANABA, deceased_at=LONG_AGO)
+    given(clinic, anaba, died).when(ReactivatePatient(patient_id=ANABA)).then(back)
+    given(clinic, anaba, died, back).when(ReactivatePatient(patient_id=ANABA)).then()
+    given(clinic, anaba, died, back).when(dead).then(died)
+    given(clinic, anaba, died, deactivated).when(dead).then(died)
+
+
+@pytest.mark.parametrize(
+    ("happened", "status"),
+    [
+        ([anaba], "active"),
+        ([anaba, died], "deceased"),
+        ([anaba, deactivated], "inactive"),
+        ([anaba, deactivated, died], "deceased"),
+        ([anaba, died, deactivated], "inactive"),
+        ([anaba, died, PatientReactivated(patient_id=ANABA)], "active"),
+    ],
+)
+def test_an_answer_says_of_a_record_what_its_readers_see(happened: list[PatientEvents], status: str) -> None:
+    record = reduce(evolve, happened, Patient())
+    assert answer(ReactivatePatient(patient_id=ANABA), record)["status"] == status
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,12 @@ def test_what_was_not_begun_is_ready_when_it_goes_on() -> None:
     asks(ANN, reject, *ready).then(rejected)
 
 
+def test_who_rejected_it_for_the_assignee_changes_nothing_by_saying_so_again() -> None:
+    asks(BOSS, reject, *REJECTED).then()
+    asks(ANN, reject, *REJECTED).then()
+    asks(BO, reject, *REJECTED).then_refused(TaskNotYours, taskId=str(TASK), status="rejected")
+
+
 def test_whoever_wants_it_takes_it_and_nobody_else_then() -> None:
     asks(ANN, claim, *REQUESTED).then(claimed)
     asks(ANN, claim, *REQUESTED).answers(id=str(TASK), status="accepted", assignee=ANN.subject)

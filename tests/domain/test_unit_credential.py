@@ -168,6 +168,15 @@ def test_revoking_all_again_shuts_out_what_was_issued_since() -> None:
     history.when(RevokeUnitCredential()).then(again)
 
 
+def test_a_second_revocation_in_the_same_second_reaches_beyond_the_tokens_that_the_first_has_left_good() -> None:
+    # A token that is issued between the two says the next whole second, so that the first does not refuse it.
+    first = UnitCredentialRevoked(unit_id=UNIT_ID, not_before=MORNING + timedelta(milliseconds=100), reason="stolen")
+    history = given(clinic, issued, enrolled, first).at(timedelta(milliseconds=700))
+    beyond = MORNING + timedelta(seconds=1, microseconds=1)
+    again = UnitCredentialRevoked(unit_id=UNIT_ID, not_before=beyond, reason="revoked")
+    history.when(RevokeUnitCredential()).then(again)
+
+
 @pytest.mark.parametrize("command", [issue, enrol, rotate, RevokeUnitCredential()], ids=lambda one: type(one).__name__)
 def test_a_retired_unit_has_no_credentials_any_more(command: AnyCommand) -> None:
     retired = UnitRetired(unit_id=UNIT_ID, reason="closed")

@@ -134,6 +134,9 @@ async def test_an_agent_enrols_renews_over_and_over_is_shut_out_and_let_in_again
     try:
         await agent.start()
         await eventually(agent.is_live, what="the agent is linked with its own key")
+        looked = await unit_agent("doctor", "--unit", unit_id, "--data", str(folder), "--json")
+        found = {one["id"]: one["state"] for one in json.loads(looked.stdout)}
+        assert found["bridge.http"] == "ok", "looked for where the centre says it is, not at the gateway's address"
 
         async def renewed(times: int) -> bool:
             return await centre.renewals() >= times

@@ -78,6 +78,23 @@ async def test_numbers_texts_and_lists_in_the_wrong_place_are_refused(clinic: Cl
         problem(await clinic.api.post("/api/check-in", json=wrong), 400, "validation_failed")
 
 
+async def test_a_number_is_no_date_and_true_is_no_number(clinic: Clinic) -> None:
+    for born in (0, 1.5, "86400", "0"):
+        found = problem(await clinic.api.post("/api/patients", json=person(dateOfBirth=born)), 400, "validation_failed")
+        assert found["errors"] == [{"field": "dateOfBirth", "problem": "must be a date, YYYY-MM-DD"}]
+    died = f"/api/patients/{uuid4()}/deceased"
+    for at in (5, "1899999999"):
+        problem(await clinic.api.post(died, json={"deceasedAt": at}), 400, "validation_failed")
+    for acuity in (True, "3"):
+        triage = await clinic.api.post(f"/api/encounters/{uuid4()}/triage", json={"acuity": acuity})
+        assert problem(triage, 400, "validation_failed")["errors"][0]["field"] == "acuity"
+
+
+async def test_an_id_in_the_address_is_named_as_the_document_names_it(clinic: Clinic) -> None:
+    found = problem(await clinic.api.post("/api/encounters/abc/discharge", json={}), 400, "validation_failed")
+    assert found["errors"] == [{"field": "encounterId", "problem": "must be a UUID"}]
+
+
 async def test_a_nul_character_is_refused_before_it_can_do_harm(clinic: Clinic) -> None:
     raw = json.dumps(arrival(str(uuid4()), reason="a\x00b")).encode()
     problem(await clinic.api.post("/api/check-in", content=raw, headers=JSON), 400, "validation_failed")
@@ -92,6 +109,15 @@ async def test_a_nul_character_anywhere_else_is_refused_too(clinic: Clinic, netw
     letter, operator = f"/ops/dead-letters/{uuid4()}/discard", network.caller(Role.OPS)
     answer = await clinic.api.post(letter, json={"reason": "a test\x00"}, headers=operator)
     problem(answer, 400, "validation_failed")
+
+
+@pytest.mark.parametrize("number", [str(2**64), str(-(2**63) - 1), "1" + "0" * 400, "NaN", "-Infinity", "1e999"])
+async def test_a_number_that_cannot_be_kept_is_refused_before_it_can_do_harm(clinic: Clinic, number: str) -> None:
+    body = f'{{"type": "orders.place", "payload": {{"lines": [{{"amount": {number}}}]}}}}'
+    answer = await clinic.api.post(f"/api/units/{clinic.unit_id}/commands", content=body, headers=JSON)
+    assert problem(answer, 400, "validation_failed")["errors"] == [
+        {"field": "payload", "problem": "must hold only finite numbers, whole ones of at most 64 bits"}
+    ]
 
 
 async def test_an_instant_that_some_zone_has_no_year_for_is_refused(clinic: Clinic) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,12 +15,13 @@ from openapi_spec_validator import validate
 
 from contracts import refusals
 from contracts.catalogue import COMMANDS
+from contracts.envelope import Outcome
 from contracts.identity import Role
 from contracts.ids import fresh_command_id
 from contracts.model import Refusal
 from gateway.command_routes import body_of
 from gateway.commands import ROWS
-from gateway.problems import CONTENT_REFUSALS, KINDS, REUSED_REFUSALS, VERSION_REFUSALS
+from gateway.problems import CONTENT_REFUSALS, KINDS, REUSED_REFUSALS, VERSION_REFUSALS, dead_lettered
 from tests.gateway.conftest import Clinic, JsonObject
 
 Operation = tuple[str, str, JsonObject]
@@ -47,6 +49,20 @@ def checker(document: JsonObject, schema: JsonObject) -> Draft202012Validator:
 
 async def test_the_document_is_valid_openapi(document: JsonObject) -> None:
     validate(document)
+
+
+async def test_the_problem_of_a_dead_lettered_command_is_as_the_document_says(document: JsonObject) -> None:
+    outcome = Outcome(
+        command_id=uuid4(),
+        type="patient.UpdateDemographics",
+        unit_id="north",
+        status="failed",
+        code="parked",
+        partition=1,
+        dead_letter_id=uuid4(),
+    )
+    told = json.loads(bytes(dead_lettered(outcome).response(instance="/api/patients", trace_id="0" * 32).body))
+    checker(document, {"$ref": "#/components/schemas/ProblemDocument"}).validate(told)
 
 
 async def test_every_operation_has_a_summary_an_id_of_its_own_and_problems(document: JsonObject) -> None:

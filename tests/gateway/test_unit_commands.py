@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
+import httpx
 import psycopg
+import pytest
 
 from contracts.identity import Role
-from contracts.live_call import LiveAnswer, LiveCall
-from contracts.routing import COMMANDS, call_key
+from contracts.live_call import CallOff, LiveAnswer, LiveCall
+from contracts.routing import COMMANDS, EVENTS, call_key, call_off_key
 from infra.broker.connection import BrokerConnection
 from infra.broker.consumer import Delivery, consume
 from infra.broker.private_queue import declare_private
@@ -65,6 +68,15 @@ async def test_a_connected_unit_answers_a_call(clinic: Clinic) -> None:
     assert (answer.status_code, answer.json()) == (200, {"echo": {"department": "general"}, "name": "waiting-room"})
 
 
+async def test_a_number_too_large_for_others_is_told_as_text(clinic: Clinic) -> None:
+    async with connected(
+        clinic, lambda call: LiveAnswer(call_id=call.call_id, ok=True, body={"small": 2**63, "large": 10**30})
+    ):
+        answer = await clinic.api.post(f"/api/units/{clinic.unit_id}/calls/stock")
+
+    assert (answer.status_code, answer.json()) == (200, {"small": 2**63, "large": str(10**30)})
+
+
 async def test_a_unit_that_says_no_is_a_bad_gateway_with_its_code(clinic: Clinic) -> None:
     async with connected(clinic, lambda call: LiveAnswer(call_id=call.call_id, ok=False, code="no_such_call")):
         answer = await clinic.api.post(f"/api/units/{clinic.unit_id}/calls/anything")
@@ -78,6 +90,32 @@ async def test_a_unit_that_does_not_answer_in_time_is_a_timeout(clinic: Clinic) 
 
     problem(answer, 504, "unit_call_timeout")
     assert timedelta(0) < datetime.now(UTC) - asked[0].deadline < timedelta(seconds=10), "nobody works for the past"
+
+
+async def test_a_caller_who_leaves_calls_the_question_off(clinic: Clinic) -> None:
+    heard = asyncio.Event()
+    off: list[CallOff] = []
+    connection = await BrokerConnection.open(clinic.network.installed.rabbitmq_url, name="test.off")
+    try:
+        queue = await declare_private(connection, f"off.{clinic.unit_id}")
+        rpc = (await connection.channel()).rpc
+        await rpc.queue_bind(queue, EVENTS, call_off_key(clinic.unit_id))
+
+        def called_off(delivery: Delivery) -> None:
+            off.append(CallOff.model_validate_json(delivery.body))
+            heard.set()
+
+        await consume(connection, queue, no_ack=True, on_delivery=called_off)
+        async with connected(clinic, lambda call: None) as asked:
+            path = f"/api/units/{clinic.unit_id}/calls/ping"
+            with pytest.raises(httpx.ReadTimeout):
+                await clinic.api.post(path, headers={"Prefer": "wait=30"}, timeout=1)
+            async with asyncio.timeout(5):
+                await heard.wait()
+    finally:
+        await connection.close()
+
+    assert [one.call_id for one in off] == [asked[0].call_id]
 
 
 async def test_many_calls_at_once_each_get_their_own_answer(clinic: Clinic) -> None:
@@ -241,7 +279,7 @@ async def test_what_may_have_been_done_needs_a_word_more(clinic: Clinic) -> None
 
     problem(await clinic.api.post(path), 409, "outcome_unknown")
     assert (await clinic.api.post(path, json={"confirm": True})).json()["attempt"] == 2
-    unknown = f"/api/units/{clinic.unit_id}/commands/{found['commandId'][:-1]}0/retry"
+    unknown = f"/api/units/{clinic.unit_id}/commands/{uuid4()}/retry"
     problem(await clinic.api.post(unknown), 404, "unit_command_not_found")
 
 

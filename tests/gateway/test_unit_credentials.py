@@ -82,6 +82,11 @@ async def listed(clinic: Clinic) -> JsonObject:
     return found
 
 
+async def test_a_unit_that_nobody_registered_has_no_list_of_credentials(clinic: Clinic, network: Network) -> None:
+    answer = await clinic.api.get("/api/units/nowhere/credentials", headers=network.caller(Role.OPS))
+    problem(answer, 404, "not_found")
+
+
 async def test_a_machine_enrols_with_a_code_and_gets_tokens_for_what_its_key_signs(
     clinic: Clinic, machine: Machine, network: Network
 ) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import psycopg
 import pytest
 
-from infra.database import DatabaseUnavailable, Pool, check, connected, pool
+from infra.database import DatabaseUnavailable, Pool, check, connected, plain_array, pool
 from infra.services.ports import free_ports
 
 
@@ -65,6 +67,18 @@ async def test_what_data_or_a_bug_is_at_fault_for_is_not_trouble(postgres: str) 
                     "INSERT INTO claims (unit_id, kind, key, holder) "
                     "SELECT string_agg(md5(n::text), ''), 'k', 'x', 'h' FROM generate_series(1, 2000) AS n"
                 )
+
+
+async def test_ids_numbers_and_instants_go_as_plain_arrays(postgres: str) -> None:
+    ids, at = [uuid4(), uuid4()], datetime(2026, 3, 2, 12, 30, 0, 5, tzinfo=UTC)
+    async with pool(postgres, role="handlers") as some, connected(some) as connection:
+        cursor = await connection.execute(
+            "SELECT %s::text[], %s::uuid[], %s::bigint[], %s::timestamptz[]",
+            (plain_array(["north-1", "south"]), plain_array(ids), plain_array([1, 2**40]), plain_array([at])),
+        )
+        assert await cursor.fetchone() == (["north-1", "south"], ids, [1, 2**40], [at])
+        cursor = await connection.execute("SELECT %s::text[]", (plain_array([]),))
+        assert await cursor.fetchone() == ([],)
 
 
 def test_doctor_sees_a_database_without_a_schema_and_a_server_that_is_not_there(

@@ -10,8 +10,9 @@ import psycopg
 import pytest
 
 from infra.database import Connection, Pool, pool
-from infra.event_log import Fenced, NewEvent, append, head, read_partition, read_streams, read_unit, reserve
+from infra.event_log import Fenced, NewEvent, append, read_streams, reserve
 from tests.kit.commands import new_id
+from tests.kit.log import head, read_partition, read_unit
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from functools import cache
 import jsonschema
 
 from contracts.frames import AnyDown, AnyUp
-from ws_bridge.asyncapi import document, schema_of
+from ws_bridge.asyncapi import document
+from ws_bridge.protocol_document import schema_of
 
 
 def fits(frame: bytes | str, *, up: bool) -> None:

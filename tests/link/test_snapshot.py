@@ -220,6 +220,18 @@ async def test_a_unit_command_that_ended_meanwhile_is_not_begun(centre: Centre, 
     assert {states[one] for one in ended} == {"called_off"}
 
 
+async def test_where_a_read_model_has_left_something_out_the_unit_gets_the_events(centre: Centre) -> None:
+    registered = UnitRegistered(unit_id=UNIT, name="North", kind="prov", settings=UnitSettings())
+    await centre.side.write(UNIT, registered, *Clinic(UNIT, Random(3)).lives(60))
+    assert await centre.state(epoch=1, after=0, beyond=10) is not None
+    await centre.side.admin.execute(
+        "INSERT INTO projection_faults (read_model, partition, position, event_type, error_type) "
+        "VALUES ('patients', %s, 3, 'patient.MrnAssigned', 'KeyError')",
+        (PARTITION,),
+    )
+    assert await centre.state(epoch=1, after=0, beyond=10) is None
+
+
 async def test_a_bridge_sees_no_rows_of_another_unit(centre: Centre) -> None:
     for unit_id in (UNIT, "south"):
         registered = UnitRegistered(unit_id=unit_id, name="A clinic", kind="prov", settings=UnitSettings())

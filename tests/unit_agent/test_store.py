@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from contracts.envelope import Outcome, Status
+from contracts.frames import Snapshot
 from contracts.ids import EncounterId, PatientId, QueueEntryId, UnitCommandId
 from contracts.patient import DemographicsUpdated, PatientDeactivated, PatientRegistered
 from contracts.queue import PatientCalled, PatientEnqueued, PatientLeft, PriorityChanged, PriorityCode
@@ -243,3 +244,15 @@ def test_a_fact_that_came_of_a_command_tells_that_the_centre_has_it(store: Store
     assert store.take([frame(fact)], head=0, now=NOON).answered == 1
     assert outbox.depth(store.db) == 0
     assert outbox.to_ask(store.db, NOON, 10) == [kept.command_id]
+
+
+def test_a_snapshot_tells_again_of_a_unit_command_that_the_journal_has_forgotten(store: Store) -> None:
+    command_id = new_id()
+    old = told(3, queued(command_id))
+    called_off = told(4, UnitCommandCancelled(unit_command_id=UnitCommandId(command_id), unit_id=UNIT, reason="no"))
+    store.take([frame(old, called_off)], head=0, now=NOON)
+    store.db.execute("DELETE FROM unit_commands")  # as pruning does, long before facts go
+    snapshot = Snapshot(epoch=1, position=90, part=0, last=True, facts=[old])
+    assert store.take([snapshot], head=90, now=NOON).position == 90
+    assert [row["unit_command_id"] for row in store.db.execute("SELECT * FROM unit_commands")] == [str(command_id)]
+    assert [row["position"] for row in store.db.execute("SELECT position FROM facts ORDER BY position")] == [3, 4]

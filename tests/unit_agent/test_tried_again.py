@@ -1,4 +1,4 @@
-"""Unit commands that the centre has tried again: done once, reported again, and repeated only where that was confirmed."""
+"""Unit commands that the centre has tried again: done once, reported again, repeated only where that was confirmed."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from infra.http_server import serving
@@ -99,3 +100,14 @@ async def test_a_site_that_does_not_answer_in_time_leaves_it_open() -> None:
         answer = await webhook.run(ORDER)
         assert isinstance(answer, Unsure)
         assert answer.why in ("ConnectTimeout", "ReadTimeout", "WriteTimeout")
+
+
+async def test_a_site_that_never_comes_to_the_end_of_its_answer_is_not_listened_to_for_ever() -> None:
+    async def on_and_on() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.02)
+
+    async with answering(lambda body, request: StreamingResponse(on_and_on()), timeout=0.2) as webhook:
+        async with asyncio.timeout(5):
+            assert await webhook.run(ORDER) == Unsure("TimeoutError")

@@ -18,9 +18,9 @@ from contracts.unit import UnitRegistered, UnitSettings
 from contracts.unit_command import OnReconnect, UnitCommandQueued
 from infra.broker import topology
 from infra.broker.publisher import Publisher
-from infra.event_log import read_unit
 from projections.feed import by_unit
 from tests.kit.commands import new_id
+from tests.kit.log import read_unit
 from tests.projections.logbook import PARTITIONS, Logbook
 
 

@@ -45,9 +45,13 @@ class Registry:
         """A token that was got with this key."""
         return mint(self.bridges.installed.private_key, role=Role.UNIT, unit=UNIT, key_id=key.public.key_id, ttl=ttl)
 
-    async def revoke(self, key: SigningKey | None = None, *, seen: bool = True, pushed: bool = True) -> None:
-        """One key or all of them are revoked: `seen` in the read tables, `pushed` to whoever holds the link."""
-        now = datetime.now(UTC)
+    async def revoke(
+        self, key: SigningKey | None = None, *, seen: bool = True, pushed: bool = True, ago: float = 0
+    ) -> None:
+        """One key or all of them are revoked: `seen` in the read tables, `pushed` to whoever holds the link, both so
+        many seconds late.
+        """
+        now = datetime.now(UTC) - timedelta(seconds=ago)
         key_id = None if key is None else key.public.key_id
         if seen:
             await self.centre.database.execute(
@@ -198,6 +202,21 @@ async def test_a_connected_unit_is_shut_out_within_a_second(
     assert took < 1
     if way != "only pushed":
         await eventually(lambda: _is_refused(url_of(bridge), stolen), within=2)
+
+
+@pytest.mark.parametrize("of_all", [True, False], ids=["all of them", "one key"])
+async def test_a_token_got_between_a_revocation_and_its_being_seen_is_good_for_nothing(
+    bridge: Started, registry: Registry, key: SigningKey, of_all: bool
+) -> None:
+    stolen, successor = registry.token(key), SigningKey.generate()
+    async with linked(url_of(bridge), UNIT, stolen) as unit:
+        await unit.hello()
+        await registry.revoke(None if of_all else key, ago=30)
+        assert (await unit.closed(within=5))[1] == CloseCode.CREDENTIAL_REVOKED
+    await eventually(lambda: _is_refused(url_of(bridge), stolen), within=2)
+    await registry.enrol(successor)
+    async with linked(url_of(bridge), UNIT, registry.token(successor)) as unit:
+        await unit.hello()
 
 
 async def _is_refused(url: str, token: str) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from time import monotonic
 
 import httpx
 import pytest
 from psutil import Process
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
 
-from contracts.frames import CloseCode, Ping, Submit
+from contracts.frames import PORTAL_SUBPROTOCOL, CloseCode, Hello, Ping, Submit
+from contracts.identity import Role
 from tests.kit.commands import new_id
 from tests.kit.processes import Started
 from tests.kit.waiting import eventually
@@ -198,6 +201,36 @@ async def test_a_bridge_that_leaves_spreads_its_units_over_its_window_and_takes_
         assert back[-1] < 3 + 2
         async with linked(url_of(other), units[0], bridges.token(units[0])) as again:
             assert (await again.hello()).epoch == 2
+
+
+async def test_who_says_hello_while_the_bridge_leaves_is_sent_on_and_does_not_hold_it_up(
+    bridges: Bridges, centre: Centre
+) -> None:
+    await registered(centre, ["early", "late"])
+    bridge = await bridges.start()
+    async with (
+        linked(url_of(bridge), "early", bridges.token("early")) as early,
+        linked(url_of(bridge), "late", bridges.token("late")) as late,
+        connect(
+            url_of(bridge, "/portal"),
+            subprotocols=[Subprotocol(PORTAL_SUBPROTOCOL)],
+            additional_headers={"Authorization": f"Bearer {bridges.token('late', role=Role.DOCTOR)}"},
+            proxy=None,
+        ) as portal,
+    ):
+        await early.hello()
+        begun = monotonic()
+        stopping = asyncio.create_task(asyncio.to_thread(bridge.stop))
+        assert (await early.closed())[1] == CloseCode.GOING_AWAY
+        with suppress(ConnectionClosed):
+            await late.say(Hello(unit_id="late", position=0, agent_version="test"))
+        with suppress(ConnectionClosed):
+            await portal.send('{"type":"hello","topics":["queue-board"]}')
+        assert (await late.closed())[1] == CloseCode.GOING_AWAY
+        await portal.wait_closed()
+        assert portal.close_code == CloseCode.GOING_AWAY
+        assert await stopping == 0
+        assert monotonic() - begun < 15
 
 
 async def test_a_bridge_without_the_database_stops_speaking_before_its_leases_end(

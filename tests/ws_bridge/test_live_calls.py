@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from contracts.frames import Answer, Call
-from contracts.live_call import LiveAnswer
+from contracts.live_call import CallOff, LiveAnswer
+from contracts.routing import EVENTS, call_off_key
 from infra.broker.errors import Unroutable
 from infra.broker.replies import ReplyBox
 from tests.kit.processes import Started
@@ -36,9 +37,10 @@ async def unit(bridge: Started, bridges: Bridges, centre: Centre) -> AsyncIterat
         yield one
 
 
-async def pending(bridge: Started) -> bool:
+async def pending(bridge: Started, result: str = "timeout") -> bool:
     async with httpx.AsyncClient(trust_env=False) as client:
-        return 'carespine_unit_calls_total{result="timeout"}' in (await client.get(bridge.health_url + "/metrics")).text
+        metrics = (await client.get(bridge.health_url + "/metrics")).text
+    return f'carespine_unit_calls_total{{result="{result}"}}' in metrics
 
 
 async def test_a_question_reaches_the_unit_and_its_answer_whoever_asked(
@@ -84,6 +86,22 @@ async def test_a_call_that_is_not_answered_is_forgotten_at_its_deadline(
     await unit.say(Answer(epoch=unit.epoch, call_id=call_id, ok=True))  # too late: nobody listens, nothing breaks
     second = await centre.call(UNIT, "ping", {}, replies.queue)
     assert (await unit.hears(Call)).call_id == second
+
+
+async def test_a_question_nobody_waits_for_any_more_is_forgotten_before_its_deadline(
+    unit: RawUnit, bridge: Started, centre: Centre, replies: ReplyBox
+) -> None:
+    assert replies.queue is not None
+    call_id = await centre.call(UNIT, "ping", {}, replies.queue, seconds=60)
+    with replies.expect(str(call_id)) as answer:
+        await unit.hears(Call)
+        off = CallOff(call_id=call_id, unit_id=UNIT)
+        centre.publisher.publish_nowait(EVENTS, call_off_key(UNIT), off.to_json())
+        await eventually(lambda: pending(bridge, "left"), what="the bridge forgot the call")
+        await unit.say(Answer(epoch=unit.epoch, call_id=call_id, ok=True))
+        second = await centre.call(UNIT, "ping", {}, replies.queue)
+        assert (await unit.hears(Call)).call_id == second, "its place is free and the link stands"
+        assert not answer.done()
 
 
 async def test_a_unit_cannot_answer_for_another(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+
 from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.typing import Subprotocol
 
 from contracts.frames import SUBPROTOCOL, Ping, Pong
@@ -12,6 +16,7 @@ from tests.kit.waiting import eventually
 from tests.ws_bridge.centre import Centre
 from tests.ws_bridge.conftest import Bridges, url_of
 from tests.ws_bridge.raw_unit import RawUnit
+from ws_bridge.admission import Visitor
 
 
 async def test_a_quiet_link_stays_and_one_whose_line_was_cut_ends(
@@ -47,3 +52,26 @@ async def test_a_quiet_link_stays_and_one_whose_line_was_cut_ends(
             await quiet.say(Ping())
             await quiet.hears(Pong)
             cable.let_answers_through()
+
+
+async def test_who_reads_nothing_cannot_hold_up_the_end_of_its_connection() -> None:
+    ended = asyncio.Event()
+
+    async def host(visitor: ServerConnection) -> None:
+        for _ in range(200):
+            broadcast([visitor], bytes(64 * 1024))
+        assert visitor.transport.get_write_buffer_size() > 1024 * 1024
+        await visitor.close(4409, "a newer session holds the unit")
+        ended.set()
+
+    async with serve(
+        host, "127.0.0.1", 0, create_connection=Visitor, close_timeout=0.2, ping_interval=None, compression=None
+    ) as server:
+        deaf = socket.create_connection(server.sockets[0].getsockname())
+        with deaf:
+            deaf.sendall(
+                b"GET /unit HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            async with asyncio.timeout(5):
+                await ended.wait()

@@ -214,6 +214,19 @@ def test_what_is_not_the_protocol_s_ends_the_session_without_repeating_what_was_
     assert "99" not in violation.value.reason
 
 
+def test_whoever_writes_an_agent_is_told_which_field_was_wrong_and_never_what_stood_there() -> None:
+    told = []
+    for frame in (
+        '{"type": "ack", "epoch": 7, "position": -1}',
+        '{"type": "ack", "epoch": 7}',
+        '{"type": "ack", "epoch": 7, "position": 0, "Zebedee": 1}',
+    ):
+        with pytest.raises(Violation) as violation:
+            opened().hear(frame)
+        told.append(violation.value.reason.removeprefix("a frame was not the protocol's: "))
+    assert told == ["ack.position greater_than_equal", "ack.position missing", "ack.(unknown) extra_forbidden"]
+
+
 def test_a_frame_with_another_session_s_epoch_changes_nothing() -> None:
     session = opened()
     session.tell(0, 3, [fact(3)])

@@ -102,7 +102,11 @@ async def test_a_suspended_unit_is_cut_off_and_gets_everything_when_it_is_resume
         await unit.knows(head)
         await centre.standing(UNIT, "suspended")
         await centre.happens(UNIT, UnitSuspended(unit_id=UNIT, reason="audit"))
-        assert (await unit.closed())[1] == CloseCode.UNIT_SUSPENDED
+        bye, code = await unit.closed()
+        assert code == CloseCode.UNIT_SUSPENDED
+        assert bye is not None
+        assert bye.reason == "the unit is suspended"
+        assert bye.retry_after_seconds, "it is told when to come back"
     await centre.happens(UNIT, patient())
     await centre.standing(UNIT, "active")
     last = await centre.happens(UNIT, UnitResumed(unit_id=UNIT))

@@ -96,6 +96,11 @@ NEVER: list[tuple[str, Json, str]] = [
     ("queue.CallNext", {"department": "Secret Ward!?"}, "content_invalid"),
     ("queue.CallNext", {"department": "intake", "more": 1}, "content_invalid"),
     ("queue.CallNext", {"department": "intake", "counter": "a\x00b"}, "content_invalid"),
+    (
+        "unit_command.ReportUnitCommand",
+        {"unitCommandId": "01996a2e-3c40-7a51-8b1e-5d2f7c9e0a11", "applied": True, "result": {"order": 10**30}},
+        "content_invalid",
+    ),
 ]
 
 
@@ -161,3 +166,5 @@ async def test_how_commands_ended_is_told_when_asked_and_only_to_their_own_unit(
                 partition=1,
             )
         ]
+        await unit.say(Ask(epoch=unit.epoch, command_ids=[unsettled]))
+        assert (await unit.hears(Outcomes)).outcomes == [], "who asks is answered, also where nothing is known yet"

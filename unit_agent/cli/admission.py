@@ -28,19 +28,28 @@ _REMEDIES: Final = {
 }
 
 
-def of_admission(folder: Path, settings: Configuration) -> list[Finding]:
-    """What the bridge says to our token, got with the key where there is one; nothing when it is not reached."""
+def of_admission(folder: Path, settings: Configuration) -> tuple[list[Finding], str | None]:
+    """What the bridge says to our token, got with the key where there is one; nothing when it is not reached.
+
+    And where that bridge is: as configured, else as the centre has told with the token; None when neither says it.
+    """
     try:
         tls = client_context(settings.tls)
         credential = credential_of(settings.credential, folder=folder, gateway_url=settings.gateway, tls=tls)
         token = asyncio.run(asyncio.wait_for(credential.bearer(), SECONDS * 2))
     except CredentialUnusable as why:
-        return [Finding(_NAME, "failed", str(why), _EXPECTED, "as it says; enrolling again: unit-agent enrol")]
+        remedy = "as it says; enrolling again: unit-agent enrol"
+        return [Finding(_NAME, "failed", str(why), _EXPECTED, remedy)], settings.url
     except (CredentialDelayed, TimeoutError) as why:
-        return [Finding(_NAME, "warning", f"no token was got now: {why}", _EXPECTED, "see what is in the way below")]
+        found = Finding(_NAME, "warning", f"no token was got now: {why}", _EXPECTED, "see what is in the way below")
+        return [found], settings.url
     url = settings.url or next(iter(credential.links()), None)
     if url is None or not (url.startswith("wss:") or is_loopback(url)):
-        return []
+        return [], url
+    return _knocked(url, token, tls), url
+
+
+def _knocked(url: str, token: str, tls: ssl.SSLContext | None) -> list[Finding]:
     trusted = (tls or ssl.create_default_context()) if url.startswith("wss:") else True
     try:
         with httpx.Client(timeout=SECONDS, trust_env=not is_loopback(url), verify=trusted) as client:

@@ -30,12 +30,13 @@ def main(given: Sequence[str]) -> int:
     except Usage as why:
         fail(str(why), ExitCode.USAGE)
     folder = arguments.folder_of(settings, unit_id)
+    admitted, link = of_admission(folder, settings)
     findings = [
         *of_the_store(folder, unit_id, settings),
         *of_the_agent(folder, settings),
         *of_the_credential(folder, unit_id, settings),
-        *of_admission(folder, settings),
-        *of_the_centre(folder, settings),
+        *admitted,
+        *of_the_centre(folder, settings, link),
         *of_the_connectors(folder, settings),
     ]
     failed = sum(finding.state == "failed" for finding in findings)

@@ -20,6 +20,7 @@ import httpx
 
 from contracts.envelope import Json
 from infra.findings import Finding
+from infra.unit_keys import SKEW
 from unit_agent.addresses import is_loopback
 from unit_agent.cli.examining import A_DAY, State
 from unit_agent.cli.looking import is_running, told_by_the_agent
@@ -31,8 +32,6 @@ from unit_agent.tls import client_context
 SECONDS: Final = 5.0
 CERTIFICATE_DAYS: Final = 14
 SKEW_NOTICED: Final = 5.0
-SKEW_TOO_LARGE: Final = 300.0
-"""Beyond it the centre takes no signature of ours."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,13 @@ def _key(folder: Path, unit_id: str) -> Finding:
     return Finding(name, "ok", f"key {enrolment.key_id}, of {enrolment.gateway_url}", expected, enrol)
 
 
-def of_the_centre(folder: Path, settings: Configuration) -> list[Finding]:
-    """Name, port, certificate and answer of bridge and gateway; then our clock against theirs."""
+def of_the_centre(folder: Path, settings: Configuration, link: str | None = None) -> list[Finding]:
+    """Name, port, certificate and answer of bridge and gateway; then our clock against theirs.
+
+    `link`: where the centre says that the bridge is.
+    """
     gateway = settings.gateway or _enrolled_gateway(folder)
-    bridge = settings.url or (None if gateway is None else f"ws{gateway.removeprefix('http')}/unit")
+    bridge = settings.url or link or (None if gateway is None else f"ws{gateway.removeprefix('http')}/unit")
     findings: list[Finding] = []
     try:
         tls = client_context(settings.tls)
@@ -116,7 +118,7 @@ def of_the_centre(folder: Path, settings: Configuration) -> list[Finding]:
                 ahead = step.ahead if step.ahead is not None else ahead
     if ahead is not None:
         far = abs(ahead)
-        state: State = "failed" if far > SKEW_TOO_LARGE else "warning" if far > SKEW_NOTICED else "ok"
+        state: State = "failed" if far > SKEW else "warning" if far > SKEW_NOTICED else "ok"
         findings.append(
             Finding(
                 "clock.skew",

@@ -72,7 +72,9 @@ def _say(status: Json) -> None:
         lines["clock"] = f"{link['clockSkewSeconds']:+.1f} s against the centre"
     elif status["running"]:
         lines["link"] = "unknown: it serves no local API (--http-port)"
-    lines["feed"] = f"position {found.get('position', 0)}" + (f" of {link['head']}" if link.get("head") else "")
+    # The head is as it was when the link came up; the position goes on from there.
+    position, head = found.get("position", 0), link.get("head")
+    lines["feed"] = f"position {position}" + (f" of {max(head, position)}" if head else "")
     lines["to the centre"] = f"{found.get('outboxWaiting', 0)} waiting, {found.get('outboxUnanswered', 0)} unanswered"
     lines["unit commands"] = (
         f"{found.get('unitCommandsOpen', 0)} open, {found.get('unitCommandsInDoubt', 0)} being executed"

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode as Rfc6455
 
 from contracts.frames import CloseCode
 from contracts.portal import CLOSINGS, Bye, Hello, Renew
@@ -34,8 +35,6 @@ TROUBLE_AWAY: Final = 5.0
 LEAVING_SECONDS: Final = 3.0
 PORTALS_A_SECOND: Final = 500
 """What the other bridges can welcome: portals are told to come back spread over that much time."""
-NORMAL_CLOSE: Final = 1000
-NO_CLOSE: Final = 1006
 
 log = structlog.get_logger()
 
@@ -49,6 +48,7 @@ class PortalHost:
         self.verifier = verifier
         self.metrics = metrics
         self._portals: set[Portal] = set()
+        self._leaving = False
 
     async def host(self, visitor: Visitor) -> None:
         """One connection, from the upgrade to its end."""
@@ -86,6 +86,7 @@ class PortalHost:
 
     async def leave(self) -> None:
         """End every portal, each told when to come back."""
+        self._leaving = True
         leaving = list(self._portals)
         spread = max(1.0, len(leaving) / PORTALS_A_SECOND)
         for portal in leaving:
@@ -109,11 +110,13 @@ class PortalHost:
         except ConnectionClosed:
             self.metrics.portal_closes.labels("other").inc()
         else:
-            return Portal(self, visitor, hello, unit_id), hello.position
+            if not self._leaving:
+                return Portal(self, visitor, hello, unit_id), hello.position
+            await self._turn_away(visitor, CloseCode.GOING_AWAY, "the bridge is leaving", jittered(1.0))
         return None
 
-    async def _turn_away(self, visitor: Visitor, code: CloseCode, reason: str) -> None:
-        bye = Bye(code=code, reason=reason, may_reconnect=CLOSINGS[code].may_reconnect)
+    async def _turn_away(self, visitor: Visitor, code: CloseCode, reason: str, away: float | None = None) -> None:
+        bye = Bye(code=code, reason=reason, may_reconnect=CLOSINGS[code].may_reconnect, retry_after_seconds=away)
         broadcast([visitor], bye.to_json(), text=True)
         self.metrics.portal_closes.labels(str(int(code))).inc()
         await visitor.close(code, reason)
@@ -201,5 +204,6 @@ class Portal:
     def _count(self, closed: ConnectionClosed) -> None:
         if self.session.ended is not None:
             return
-        code = closed.rcvd.code if closed.rcvd is not None else NO_CLOSE
-        self._host.metrics.portal_closes.labels(str(code) if code in (NORMAL_CLOSE, NO_CLOSE) else "other").inc()
+        code = closed.rcvd.code if closed.rcvd is not None else Rfc6455.ABNORMAL_CLOSURE
+        known = code in (Rfc6455.NORMAL_CLOSURE, Rfc6455.ABNORMAL_CLOSURE)
+        self._host.metrics.portal_closes.labels(str(int(code)) if known else "other").inc()

@@ -41,6 +41,7 @@ from contracts.portal import (
 from infra.portals.following import BUDGET_BYTES, Follower, Outbox, ResetReason
 from infra.portals.views import Shown
 from infra.tokens import Claims
+from ws_bridge.session import fault
 
 HEARTBEAT_SECONDS: Final = 20.0
 SILENT_SECONDS: Final = 60.0
@@ -169,8 +170,9 @@ class PortalSession(Follower):
         waits = self.is_pressed
         for one in shown:
             if self.follows(one):
-                if waits:
-                    self.outbox.put(one)
+                if waits:  # behind what was missed, while the socket has room, each is told as well
+                    roomy = self._pressed_since is None and self.outbox.size < CONGESTED_BYTES
+                    self.outbox.put(one, exactly=roomy)
                 else:
                     self._out.append(one.frame)
         self._through = through
@@ -306,8 +308,8 @@ def _decoded(data: str | bytes) -> AnyUp:
         raise Violation(CloseCode.FRAME_TOO_LARGE, "a frame was too large")
     try:
         return UP.validate_json(data)
-    except ValidationError:
-        raise Violation(CloseCode.NOT_THE_PROTOCOL, "a frame was not the protocol's") from None
+    except ValidationError as wrong:
+        raise Violation(CloseCode.NOT_THE_PROTOCOL, f"a frame was not the protocol's: {fault(wrong)}") from None
 
 
 def _listed(topics: frozenset[Topic]) -> list[Topic]:

@@ -32,12 +32,12 @@ async def test_forced_takeovers_lose_nothing_and_double_nothing(scene: Scene) ->
         for unit in units:
             group.create_task(unit.take_over(TAKEOVERS // len(units) + 1))
     lasted = time.monotonic() - began
-    async with asyncio.TaskGroup() as group:
-        for unit in units:
-            group.create_task(unit.settle(partial(scene.feed, unit.unit_id)))
     count = sum(unit.takeovers for unit in units)
     commands = sum(len(unit.made) for unit in units)
     print(f"{count} takeovers, {count / lasted:.0f} per second, {commands} commands")
+    async with asyncio.TaskGroup() as group:
+        for unit in units:
+            group.create_task(unit.settle(partial(scene.feed, unit.unit_id)))
     for unit in units:
         assert unit.wrong == []
         assert [position for position, _, _ in unit.told] == scene.feed(unit.unit_id)

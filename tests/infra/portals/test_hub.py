@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +19,7 @@ from contracts.unit import RetireUnit
 from infra.portals import channel, hub
 from infra.portals.following import Follower, ResetReason
 from infra.portals.hub import Hub, UnitNotKnown
+from infra.portals.log import Page
 from infra.portals.views import Shown
 from infra.telemetry.metrics import Metrics
 from tests.infra.portals.facts import Day, DayLog, between
@@ -222,3 +224,38 @@ async def test_an_unknown_unit_is_not_followed_and_a_retired_one_no_longer() -> 
     assert (one.told, one.ended) == ([retired.position], CloseCode.UNIT_NOT_FOUND)
     with pytest.raises(UnitNotKnown):
         await house.attach(Recorder(log), None)
+
+
+async def test_a_unit_somebody_is_about_to_follow_is_kept_however_long_the_log_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub, "LINGER_SECONDS", 0.0)
+    day, positions = the_day()
+    log = DayLog(day)
+    log.visible_until = day.facts[-4].position
+    house = Hub(log, NOBODY_THERE, instance="test", metrics=Metrics())
+    first = Recorder(log)
+    await house.attach(first, None)
+    house.detach(first)
+    reading, go_on = asyncio.Event(), asyncio.Event()
+    page = log.page
+
+    async def slowly(*asked: Any) -> Page:  # Any: as the log is asked
+        reading.set()
+        await go_on.wait()
+        return await page(*asked)
+
+    monkeypatch.setattr(log, "page", slowly)
+    one = Recorder(log)
+    one.asks(day.facts[-8].position)
+    joining = asyncio.create_task(house.attach(one, one.start))
+    await reading.wait()
+    house._close_unneeded()
+    go_on.set()
+    await joining
+    before, log.visible_until = log.visible_until, day.head
+    house.batch(UNIT_ID, before, day.head, between(day.facts, before, day.head))
+    assert house.units == 1
+    await _read_by_hand(house)
+    assert one.told == [position for position in positions if position > day.facts[-8].position]
+    assert house.inbox.units == {UNIT_ID}

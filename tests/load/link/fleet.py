@@ -25,6 +25,7 @@ from tests.load.link.mqtt import MqttLink
 from tests.load.link.samples import Samples
 from tests.load.link.unit_link import UnitLink
 from unit_agent.reconnect import FIRST, LONGEST
+from unit_agent.uplink import OPEN_TIMEOUT
 
 Json = dict[str, Any]  # Any: JSON
 Member = UnitLink | MqttLink
@@ -160,10 +161,11 @@ class Fleet:
         self._attempts += 1
         address = f"127.0.0.{2 + link.number % ADDRESSES}"
         try:
-            await asyncio.get_running_loop().create_connection(
-                lambda: link, "127.0.0.1", self._port, local_addr=(address, 0)
-            )
-        except OSError:
+            async with asyncio.timeout(OPEN_TIMEOUT):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: link, "127.0.0.1", self._port, local_addr=(address, 0)
+                )
+        except (OSError, TimeoutError):
             self.down(link, None)
 
     def _again(self, link: Member, retry_after: float | None) -> None:

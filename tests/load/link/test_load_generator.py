@@ -20,7 +20,7 @@ from tests.load.link.websocket import TEXT, Frames, framed, upgrade
 @pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
 def test_a_frame_up_is_what_a_server_reads(size: int) -> None:
     server = ServerProtocol(subprotocols=[SUBPROTOCOL])  # type: ignore[list-item]  # the library's own NewType
-    server.receive_data(upgrade("127.0.0.1", 80, "/unit", "token", SUBPROTOCOL))
+    server.receive_data(upgrade("127.0.0.1", "/unit", "token", SUBPROTOCOL))
     [request] = server.events_received()
     server.send_response(server.accept(request))  # type: ignore[arg-type]  # the first event is the request
     server.receive_data(framed(b"x" * size))

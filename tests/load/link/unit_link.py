@@ -11,6 +11,8 @@ import orjson
 from contracts.frames import SUBPROTOCOL
 from tests.load.link.samples import Samples
 from tests.load.link.websocket import CLOSE, PING, PONG, TEXT, Frames, framed, upgrade
+from unit_agent.connection import WELCOME_TIMEOUT
+from unit_agent.uplink import OPEN_TIMEOUT
 
 _FACTS = b'{"type":"facts"'
 _PINGS = framed(b'{"type":"ping"}') * 3000
@@ -29,8 +31,8 @@ class UnitLink(asyncio.Protocol):
     """One unit's connection, and what outlives it."""
 
     __slots__ = (
-        "_buffer", "_frames", "_owner", "_retry_after", "_transport", "_upgraded", "attempts", "counts", "epoch",
-        "number", "position", "token", "unit_id",
+        "_buffer", "_frames", "_owner", "_patience", "_retry_after", "_transport", "_upgraded", "attempts", "counts",
+        "epoch", "number", "position", "token", "unit_id",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, number: int, unit_id: str, token: str) -> None:
@@ -45,6 +47,7 @@ class UnitLink(asyncio.Protocol):
         self.counts = True
         """What it receives is measured."""
         self._transport: asyncio.Transport | None = None
+        self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop has classes of its own
@@ -52,12 +55,14 @@ class UnitLink(asyncio.Protocol):
         self._buffer = b""
         self._frames = Frames()
         self._retry_after: float | None = None
-        host, port = transport.get_extra_info("peername")[:2]
-        transport.write(upgrade(host, port, "/unit", self.token, SUBPROTOCOL))
+        # Nothing is asked of the transport: the other end may be dead by now, and what it would answer is None.
+        transport.write(upgrade("127.0.0.1", "/unit", self.token, SUBPROTOCOL))
+        self._wait(OPEN_TIMEOUT)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self.epoch = 0
+        self._wait_no_longer()
         self._owner.down(self, self._retry_after)
 
     def data_received(self, data: bytes) -> None:
@@ -72,6 +77,7 @@ class UnitLink(asyncio.Protocol):
                 return
             self._upgraded = True
             self._hello()
+            self._wait(WELCOME_TIMEOUT)
             data = data[end + 4 :]
         for kind, payload in self._frames.feed(data):
             if kind == TEXT:
@@ -100,6 +106,16 @@ class UnitLink(asyncio.Protocol):
         """A frame larger than any may be."""
         if self.epoch:
             self._write(framed(b'{"type":"ping","padding":"%s"}' % (b"x" * 300_000)))
+
+    def _wait(self, seconds: float) -> None:
+        """As an agent does: no longer than that for the next step."""
+        self._wait_no_longer()
+        self._patience = asyncio.get_running_loop().call_later(seconds, self.abort)
+
+    def _wait_no_longer(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _refused(self, head: bytes) -> None:
         for line in head.split(b"\r\n"):
@@ -133,6 +149,7 @@ class UnitLink(asyncio.Protocol):
         match told["type"]:
             case "welcome":
                 self.epoch = told["epoch"]
+                self._wait_no_longer()
                 self._owner.up(self)
             case "call":
                 answer = {

@@ -13,11 +13,11 @@ TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 _NO_MASK = b"\0\0\0\0"
 
 
-def upgrade(host: str, port: int, path: str, token: str, subprotocol: str) -> bytes:
+def upgrade(host: str, path: str, token: str, subprotocol: str) -> bytes:
     """The opening handshake."""
     key = base64.b64encode(os.urandom(16)).decode()
     return (
-        f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {subprotocol}\r\n"
         f"Authorization: Bearer {token}\r\n\r\n"
     ).encode()

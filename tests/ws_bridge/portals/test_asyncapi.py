@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import jsonschema
@@ -19,6 +17,7 @@ from contracts.identity import Role
 from contracts.model import Model
 from contracts.portal import EventName, Topic
 from tests.infra.portals.test_views import busy_day, shown_of
+from tests.kit.asyncapi import leading_nowhere, used_messages
 from ws_bridge.portals.asyncapi import SHOWS, document, main
 
 ROOT = Path(__file__).parents[3]
@@ -56,17 +55,6 @@ def validator(schema: str) -> jsonschema.protocols.Validator:
     return jsonschema.Draft202012Validator({**document(), "$ref": f"#/components/schemas/{schema}"})
 
 
-def references(part: object) -> Iterator[str]:
-    if isinstance(part, dict):
-        if isinstance(part.get("$ref"), str):
-            yield part["$ref"]
-        for value in part.values():
-            yield from references(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from references(value)
-
-
 def test_the_document_in_docs_is_the_one_the_code_writes(tmp_path: Path) -> None:
     assert main([str(ROOT / "docs/protocol/portal.asyncapi.json"), "--check"]) == 0
     stale = tmp_path / "stale.json"
@@ -100,17 +88,11 @@ def test_every_frame_stands_in_the_document_and_belongs_to_an_operation() -> Non
     whole = document()
     messages = set(whole["components"]["messages"])
     assert messages == {frame.type for frame in SAID}  # type: ignore[attr-defined]  # frames have a type
-    used = {reference.rpartition("/")[2] for reference in references(whole["operations"]) if "messages" in reference}
-    assert used == messages
+    assert used_messages(whole) == messages
 
 
 def test_every_reference_leads_somewhere() -> None:
-    whole = document()
-    for reference in references(whole):
-        found: Any = whole
-        for step in reference.removeprefix("#/").split("/"):
-            found = found[step]
-        assert found
+    assert leading_nowhere(document()) == set()
 
 
 def test_every_topic_event_action_and_close_code_stands_there_and_on_the_page() -> None:

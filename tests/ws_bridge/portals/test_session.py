@@ -213,6 +213,27 @@ def test_whoever_says_too_much_or_what_is_not_the_protocol_is_cut() -> None:
             Wire().session.hear(data, 0)
 
 
+def test_a_frame_that_is_not_the_protocol_is_told_which_field_it_is() -> None:
+    for frame, field in (
+        ({"type": "subscribe", "topics": ["queues"]}, "subscribe.topics"),
+        ({"type": "queue-update", "requestId": "1", "action": "start"}, "queue-update.payload missing"),
+        ({"type": "gossip"}, "union_tag_invalid"),
+    ):
+        with pytest.raises(Violation) as broken:
+            Wire().says(frame)
+        assert field in broken.value.reason
+
+
+def test_what_comes_behind_what_was_missed_is_told_event_for_event_while_there_is_room() -> None:
+    wire = Wire()
+    shown = day()
+    assert len({one.key for one in shown[1:]}) < len(shown) - 1
+    wire.session.begin(3, shown[0].position, shown[:1], None)
+    wire.session.take(shown[1:], shown[-1].position)
+    wire.flush()
+    assert wire.events() == [one.position for one in shown]
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     steps=st.lists(
