@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from contracts.envelope import Json
 from gateway.commands import ENCOUNTER, ENTRY, PATIENT, SETTINGS, TASK, UNIT_COMMAND
+from gateway.erasure_example import REPORT
 
 _AT: Final = "2026-11-20T09:00:00Z"
 _LETTER_ID: Final = "01996a40-2b6d-5e11-a0c9-1d77f2b94e60"
@@ -195,6 +196,7 @@ ANSWERS: Final[Mapping[str, Any]] = {  # Any: JSON
     "GET /api/patients": _page(_PATIENT),
     "POST /api/patients/search": _page(_PATIENT),
     "GET /api/patients/{patient_id}": _PATIENT,
+    "GET /api/patients/{patient_id}/erasure": REPORT,
     "GET /api/patients/{patient_id}/encounters": _page(_ENCOUNTER),
     "GET /api/patients/{patient_id}/tasks": _page(_TASK),
     "GET /api/tasks": _page(_TASK),
