@@ -46,7 +46,8 @@ class Visits:
 
     def all(self) -> dict[str, Visit]:
         """Every visit by its queue entry, those among them that nobody but a unit has seen yet."""
-        return {visit.entry_id: visit for visit in self.made_at_units} | self.by_entry
+        made = {visit.entry_id: visit for visit in self.made_at_units if visit.entry_id not in self.transferred}
+        return made | self.by_entry
 
     def counts(self) -> Counter[str]:
         """How many stand where."""

@@ -214,3 +214,10 @@ def test_a_command_delivered_twice_is_told_unchanged_and_that_balances(scene: Sc
     scene.ledger.answered(entry, Ended("unchanged", None, entry.command_id, {}))
 
     assert scene.account().remarks == []
+
+
+def test_a_visit_begun_at_a_unit_and_moved_to_another_department_is_one_visit() -> None:
+    begun = Visit(UNIT, str(PATIENT), str(ENCOUNTER), str(ENTRY), "general-medicine")
+    moved = Visit(UNIT, str(PATIENT), str(ENCOUNTER), str(UUID(int=20)), "radiology")
+    visits = Visits(by_entry={moved.entry_id: moved}, transferred=[begun.entry_id], made_at_units=[begun])
+    assert visits.all() == {moved.entry_id: moved}
